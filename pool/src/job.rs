@@ -1,0 +1,112 @@
+//! One run of code: what goes into a worker and what comes out. Pure data.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::source::WorkerIdentity;
+
+/// One piece of code to run, once.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Names this run in logs and errors; unique for the life of the daemon.
+    pub execution_id: String,
+    /// JavaScript: the body of an async function, as `conductor-script` makes it.
+    pub code: String,
+    /// Defined as globals before the code runs; names are already validated.
+    pub globals: Map<String, Value>,
+    pub limits: RunLimits,
+}
+
+/// Bounds of one run. Reaching one ends the run with the verdict of that name.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Wall time from handing the code over to the end of the event loop.
+    pub wall: Duration,
+    /// How long open timers and handles may keep a run alive after its value is known.
+    pub linger: Duration,
+    /// Bytes of stdout and stderr together that are read before the run is ended.
+    pub max_output_bytes: usize,
+    /// Bytes of the encoded result.
+    pub max_result_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// What happens while a job runs, in order within each stream. Nothing comes after the [`RunReport`].
+#[derive(Clone, Debug)]
+pub enum RunEvent {
+    Output { stream: Stream, bytes: Vec<u8> },
+}
+
+/// How one run went. Every job that reaches a worker gives exactly one.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    pub verdict: Verdict,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub worker: WorkerIdentity,
+    /// Wall time inside the worker.
+    pub wall: Duration,
+    /// CPU time the worker used for this job, all threads; zero where the platform does not tell.
+    pub cpu: Duration,
+}
+
+/// Why a run ended. The daemon decides it from what it saw itself; what code claims is only ever payload.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The code settled and the event loop drained, or `linger` was over.
+    Settled {
+        settled: Settled,
+        /// The run was ended with handles still open; their kinds, as far as the worker can name them.
+        open_handles: Option<Vec<String>>,
+        /// An error thrown after the value was known (a timer, a floating rejection).
+        late: Option<Thrown>,
+    },
+    /// The event loop drained although the code still waits for a promise: it can never settle.
+    NeverSettles,
+    Timeout,
+    Cancelled,
+    OutputLimit,
+    ResultLimit,
+    /// The process ended without a result. `out_of_memory` when it died of a memory limit.
+    Exited { code: Option<i32>, signal: Option<i32>, out_of_memory: bool },
+    /// The worker broke its side of the protocol (closed or garbled its result channel).
+    BrokenChannel { detail: String },
+}
+
+/// What the code came to, as the worker encoded it. Hostile input: any field may be a lie about the worker's own run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Settled {
+    /// No value (`undefined`).
+    None,
+    /// A JSON value.
+    Json { value: Value },
+    /// Anything JSON cannot hold, as `Deno.inspect` shows it.
+    Inspect { text: String },
+    /// The code threw or rejected.
+    Thrown { error: Thrown },
+    /// The code called `Deno.exit` or `process.exit`.
+    Exit { code: i32 },
+}
+
+/// A thrown value.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Thrown {
+    /// `error.name`, or empty when what was thrown is no Error.
+    pub name: String,
+    pub message: String,
+    /// V8's raw stack; positions refer to the job's code as the worker wraps it, see [`Job::code`].
+    pub stack: String,
+    pub cause: Option<Box<Thrown>>,
+    /// Members of an AggregateError.
+    pub errors: Vec<Thrown>,
+}

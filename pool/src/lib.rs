@@ -1,0 +1,30 @@
+//! Warm, single-use Deno workers.
+//!
+//! A *worker* is one Deno process. It boots before any code arrives, warms itself, waits idle without using CPU, is
+//! *leased* once, runs one *job*, and is killed. There is no path from leased back to idle.
+//!
+//! ```text
+//! PoolHandle ──lease──► PoolTask (owns every worker's state) ──boot──► WorkerSource ──► Box<dyn Worker>
+//!     │                     ▲ worker died, booted, retired                                   │
+//!     └──── Lease ──run(job)─────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! This crate knows neither MCP nor sockets, and never decides who may do what: it gets a [`WorkerSpec`] and obeys it.
+
+pub mod config;
+pub mod job;
+pub mod launcher;
+pub mod lease;
+pub mod source;
+pub mod spawn;
+pub mod spec;
+pub mod state;
+pub mod status;
+pub mod task;
+
+pub use config::PoolConfig;
+pub use job::{Job, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
+pub use lease::{Lease, LeaseError};
+pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};
+pub use spec::{Grant, Grants, WorkerSpec};
+pub use task::PoolHandle;

@@ -1,0 +1,66 @@
+//! What a worker is, fixed before any code reaches it: permissions, limits, directories. Pure data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Everything about a worker that is decided before it boots.
+///
+/// Workers of equal specs are interchangeable, and only those: the pool keeps one set of idle workers per distinct spec.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct WorkerSpec {
+    /// Absolute path of the Deno executable.
+    pub deno: PathBuf,
+    /// The session's workspace: the worker's working directory if `grants` let it read there, else an empty directory is.
+    pub workspace: PathBuf,
+    pub grants: Grants,
+    /// V8 old-space limit in MiB.
+    pub heap_mib: u32,
+    /// Environment the code may see, already resolved; only names that `grants.env` covers.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Deno permissions, in Deno's own terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Grants {
+    /// Absolute paths.
+    pub read: Grant,
+    /// Absolute paths.
+    pub write: Grant,
+    /// `host`, `host:port`.
+    pub net: Grant,
+    /// Variable names.
+    pub env: Grant,
+    /// Programs. Any grant here means the worker is not sandboxed.
+    pub run: Grant,
+    /// Libraries. Any grant here means the worker is not sandboxed.
+    pub ffi: Grant,
+    /// Names of `Deno.permissions` system descriptors.
+    pub sys: Grant,
+    /// Every permission at once (`--allow-all`).
+    pub all: bool,
+}
+
+/// One permission: nothing, a list, or everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grant {
+    #[default]
+    None,
+    Only(BTreeSet<String>),
+    All,
+}
+
+impl Grant {
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
+impl Grants {
+    /// True when code under these grants can leave the sandbox by design (`run`, `ffi`, everything).
+    pub fn is_unsandboxed(&self) -> bool {
+        self.all || !self.run.is_none() || !self.ffi.is_none()
+    }
+}
