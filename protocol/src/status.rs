@@ -1,0 +1,133 @@
+//! The status document: what `conductorctl status --json` prints. Crosses as JSON; fields may be added, never renamed, and
+//! a reader fills fields it does not get with their defaults. Units are in the names; times are counted back from now.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReport {
+    pub daemon: DaemonStatus,
+    pub deno: DenoStatus,
+    pub sessions: Vec<SessionStatus>,
+    pub pool: PoolReport,
+    pub executions: ExecutionTotals,
+    pub latency: Vec<LatencyStatus>,
+    /// Newest last; bounded.
+    pub last_errors: Vec<ErrorStatus>,
+    /// What an administrator should know: loud grants, a configuration that could not be read, a fallback in use.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DaemonStatus {
+    pub build: String,
+    pub protocol: u16,
+    pub pid: u32,
+    pub uptime_ms: u64,
+    pub socket: String,
+    /// The configuration file in use, absent when there is none.
+    pub config: Option<String>,
+    /// `running`, `draining`.
+    pub phase: String,
+    pub rss_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DenoStatus {
+    /// `searching`, `fetching`, `ready`, `failed`.
+    pub state: String,
+    pub version: Option<String>,
+    pub path: Option<String>,
+    /// Where it was found: `explicit`, `CONDUCTOR_DENO`, `PATH`, `home`, `managed`.
+    pub origin: Option<String>,
+    /// While fetching.
+    pub fetched_bytes: Option<u64>,
+    pub total_bytes: Option<u64>,
+    pub error: Option<String>,
+    /// The pinned version, when it is newer than what is used.
+    pub update: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionStatus {
+    pub id: u64,
+    /// `shim`, `ctl`.
+    pub kind: String,
+    pub client_pid: u32,
+    pub client_build: String,
+    /// Name and version the MCP client gave of itself.
+    pub client: Option<String>,
+    pub cwd: String,
+    pub age_ms: u64,
+    /// Short id of the session's profile in [`PoolReport::profiles`]; absent when its configuration is wrong.
+    pub profile: Option<String>,
+    /// Why the session's configuration is refused.
+    pub error: Option<String>,
+    pub executions: u64,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolReport {
+    pub max_workers: u64,
+    pub max_idle: u64,
+    pub profiles: Vec<ProfileStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProfileStatus {
+    pub id: String,
+    /// The worker source: `spawn`, `fork`.
+    pub source: String,
+    /// What the code may do, in words.
+    pub grants: String,
+    pub workspace: String,
+    pub sessions: u64,
+    pub idle: u64,
+    pub busy: u64,
+    pub booting: u64,
+    pub queued: u64,
+    /// `closed`, `open`, `half-open`.
+    pub breaker: String,
+    pub last_boot_error: Option<String>,
+    pub booted: u64,
+    pub boot_failures: u64,
+    pub boot_p50_ms: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecutionTotals {
+    pub started: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    /// Failed ones by error type.
+    pub by_error: std::collections::BTreeMap<String, u64>,
+}
+
+/// Distribution since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyStatus {
+    /// `total`, `queue`, `run`.
+    pub name: String,
+    pub count: u64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorStatus {
+    pub ago_ms: u64,
+    /// The part that failed: `execution`, `session`, `pool`, `deno`, `config`.
+    pub area: String,
+    pub text: String,
+}
