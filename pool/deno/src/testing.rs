@@ -1,0 +1,47 @@
+//! The Deno that tests run.
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::fetch::FetchOptions;
+use crate::probe::DenoBinary;
+use crate::search::{Search, find_or_fetch};
+
+/// The machine's Deno, or the pinned one, fetched once for all tests into the target directory.
+///
+/// # Panics
+/// There is none and none can be fetched.
+pub fn deno() -> &'static DenoBinary {
+    static DENO: OnceLock<DenoBinary> = OnceLock::new();
+    DENO.get_or_init(|| {
+        let search = Search::from_env(target_dir().join("conductor-test/data"));
+        match find_or_fetch(&search, &FetchOptions::default(), |_| {}) {
+            Ok(found) => found.deno,
+            Err(error) => panic!("the tests need Deno: {}\nhint: {}", chain(&error), error.hint()),
+        }
+    })
+}
+
+/// The target directory of the build that the running executable comes from: the one cargo has tagged.
+///
+/// # Panics
+/// The executable does not lie in a target directory and `CARGO_TARGET_DIR` names none.
+pub fn target_dir() -> PathBuf {
+    let executable = env::current_exe().expect("a running program has an executable");
+    let tagged = executable.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).map(Path::to_owned);
+    tagged
+        .or_else(|| env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()))
+        .expect("tests run from cargo's target directory, or CARGO_TARGET_DIR names it")
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
