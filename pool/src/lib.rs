@@ -21,10 +21,14 @@ pub mod spec;
 pub mod state;
 pub mod status;
 pub mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-pub use config::PoolConfig;
+pub use config::{ConfigError, PoolConfig};
 pub use job::{Job, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
 pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};
 pub use spec::{Grant, Grants, WorkerSpec};
-pub use task::PoolHandle;
+pub use state::RetireReason;
+pub use status::PoolStatus;
+pub use task::{PoolHandle, PoolTask, pool};

@@ -25,7 +25,7 @@ pub trait WorkerSource: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 }
 
-/// One booted, idle process.
+/// One booted, idle process. Dropping it kills the process without waiting for its end.
 pub trait Worker: Send + 'static {
     fn identity(&self) -> WorkerIdentity;
 
