@@ -161,3 +161,67 @@ impl Output {
         String::from_utf8_lossy(&kept).into_owned()
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn run_within(limit: Duration, script: &str) -> Result<Finished, RunError> {
+        let cancel = AtomicBool::new(false);
+        run(shell(script), Until { deadline: Instant::now() + limit, cancel: &cancel }, &mut || {})
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn keeps_both_streams_in_order_and_gives_no_input() {
+        let Ok(finished) = run_within(LONG, "cat; echo one; echo two >&2; echo three; exit 3") else {
+            panic!()
+        };
+        assert_eq!((finished.output.as_str(), finished.status.code()), ("one\ntwo\nthree\n", Some(3)));
+    }
+
+    #[test]
+    fn a_flood_of_output_neither_blocks_nor_costs_memory() {
+        let Ok(finished) = run_within(LONG, "head -c 3000000 /dev/zero; echo; echo the end") else {
+            panic!()
+        };
+        assert_eq!(finished.output.len(), OUTPUT_KEPT);
+        assert!(finished.output.ends_with("\nthe end\n"));
+    }
+
+    #[test]
+    fn a_deadline_and_cancellation_end_what_hangs() {
+        let timed_out = run_within(Duration::from_millis(50), "sleep 1000");
+        assert!(matches!(timed_out, Err(RunError::GivenUp(GivenUp::TimedOut))));
+        let cancel = AtomicBool::new(false);
+        let until = Until { deadline: Instant::now() + LONG, cancel: &cancel };
+        let cancelled = run(shell("sleep 1000"), until, &mut || cancel.store(true, Ordering::Relaxed));
+        assert!(matches!(cancelled, Err(RunError::GivenUp(GivenUp::Cancelled))));
+    }
+
+    #[test]
+    fn a_process_left_behind_with_the_output_does_not_hold_up_the_result() {
+        let started = Instant::now();
+        let Ok(finished) = run_within(LONG, "sleep 1000 & echo $!") else { panic!() };
+        assert!(started.elapsed() < LONG);
+        let left_behind = rustix::process::Pid::from_raw(finished.output.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(left_behind, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_cannot_be_started() {
+        let cancel = AtomicBool::new(false);
+        let until = Until { deadline: Instant::now() + LONG, cancel: &cancel };
+        let Err(RunError::Start(error)) = run(Command::new("/nonexistent/program"), until, &mut || {}) else {
+            panic!()
+        };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

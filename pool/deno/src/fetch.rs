@@ -114,8 +114,7 @@ pub fn fetch_pin(
     options: &FetchOptions,
     mut progress: impl FnMut(Progress),
 ) -> Result<DenoBinary, FetchError> {
-    let deadline = Instant::now() + options.limit;
-    Fetch { data_dir, pin, options, deadline, progress: &mut progress }.run()
+    Fetch { data_dir, pin, options, started: Instant::now(), progress: &mut progress }.run()
 }
 
 /// One fetch on its way.
@@ -123,14 +122,15 @@ struct Fetch<'a> {
     data_dir: &'a Path,
     pin: &'a Pin,
     options: &'a FetchOptions,
-    deadline: Instant,
+    started: Instant,
     progress: &'a mut dyn FnMut(Progress),
 }
 
 /// Why an installer did not lead to an executable: the next one may, or nothing will.
 enum Halt {
     Next(AttemptError),
-    DiskFull,
+    /// Writing failed; the next one would fare no better.
+    DataDir(io::Error),
     Final(FetchError),
 }
 
@@ -148,7 +148,7 @@ impl Fetch<'_> {
         let mut attempts = Vec::new();
         let mut installers = self.options.installers.iter().copied();
         while let Some(installer) = installers.next() {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = self.options.limit.saturating_sub(self.started.elapsed());
             let still_to_come = u32::try_from(installers.len()).expect("there are two installers");
             let deadline = Instant::now() + left / (still_to_come + 1);
             match self.attempt(installer, staging.path(), deadline) {
@@ -161,22 +161,22 @@ impl Fetch<'_> {
                         .map_err(|source| FetchError::Unusable { source });
                 }
                 Err(Halt::Final(error)) => return Err(error),
-                Err(Halt::DiskFull) => return Err(self.no_space()),
+                Err(Halt::DataDir(error)) => return Err(self.data_dir_error(error)),
                 Err(Halt::Next(error)) => {
                     tracing::warn!(%installer, %error, "Deno could not be fetched with this installer");
                     attempts.push(FailedAttempt { installer, error });
                 }
             }
         }
-        Err(FetchError::of_attempts(self.pin.version, attempts, self.options.limit))
+        Err(FetchError::of_attempts(self.pin.version, attempts, self.started.elapsed()))
     }
 
     fn lock(&mut self, store: &Store) -> Result<store::Locked, FetchError> {
-        let until = Until { deadline: self.deadline, cancel: &self.options.cancel };
+        let until = Until { deadline: self.started + self.options.limit, cancel: &self.options.cancel };
         let mut waiting = || (self.progress)(Progress { phase: Phase::Waiting, bytes: 0, total: 0 });
         match store.lock(until, &mut waiting) {
             Ok(Ok(locked)) => Ok(locked),
-            Ok(Err(GivenUp::TimedOut)) => Err(FetchError::TimedOut { after: self.options.limit }),
+            Ok(Err(GivenUp::TimedOut)) => Err(FetchError::TimedOut { after: self.started.elapsed() }),
             Ok(Err(GivenUp::Cancelled)) => Err(FetchError::Cancelled),
             Err(error) => Err(self.data_dir_error(error)),
         }
@@ -186,17 +186,17 @@ impl Fetch<'_> {
     fn attempt(&mut self, installer: Installer, staging: &Path, deadline: Instant) -> Result<PathBuf, Halt> {
         let until = Until { deadline, cancel: &self.options.cancel };
         let work = staging.join(installer.to_string());
-        store::create_private_dir(&work).map_err(|error| self.io_halt(error))?;
+        store::create_private_dir(&work).map_err(Halt::DataDir)?;
         let progress = &mut *self.progress;
         let archive =
             installer::download(installer, self.pin, self.options.path.as_deref(), &work, until, progress)?;
         let staged = work.join("install");
-        store::create_private_dir(&staged).map_err(|error| self.io_halt(error))?;
+        store::create_private_dir(&staged).map_err(Halt::DataDir)?;
         let executable = staged.join(executable_name());
         let progress = &mut *self.progress;
         archive::unpack(installer, &archive, self.pin, &executable, until, progress).map_err(|error| {
             match error {
-                UnpackError::Write(error) => self.io_halt(error),
+                UnpackError::Write(error) => Halt::DataDir(error),
                 UnpackError::Archive(source) => Halt::Next(AttemptError::BadArchive { source }),
                 UnpackError::WrongHash { found } => {
                     Halt::Next(AttemptError::WrongHash { found, expected: self.pin.sha256.clone() })
@@ -225,10 +225,6 @@ impl Fetch<'_> {
             dir: self.data_dir.to_owned(),
             needed: self.pin.size + 2 * self.pin.download_size,
         }
-    }
-
-    fn io_halt(&self, error: io::Error) -> Halt {
-        Halt::Final(self.data_dir_error(error))
     }
 
     fn data_dir_error(&self, source: io::Error) -> FetchError {

@@ -36,20 +36,15 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// The pin of the platform this program was built for; `None` where no executable has been pinned.
+    /// The pin of the platform that this program was built for; `None` where no executable has been pinned.
     pub fn of_this_platform() -> Option<Self> {
-        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        PINS.iter().find(|row| row.0 == os && row.1 == arch).map(
-            |&(os, arch, npm_package, sha256, size, download_size)| Self {
-                version: PINNED,
-                os,
-                arch,
-                npm_package,
-                sha256: sha256.to_owned(),
-                size,
-                download_size,
-            },
-        )
+        Self::of(std::env::consts::OS, std::env::consts::ARCH)
+    }
+
+    fn of(os: &str, arch: &str) -> Option<Self> {
+        let row = PINS.iter().find(|row| row.0 == os && row.1 == arch)?;
+        let &(os, arch, npm_package, sha256, size, download_size) = row;
+        Some(Self { version: PINNED, os, arch, npm_package, sha256: sha256.to_owned(), size, download_size })
     }
 }
 
@@ -64,3 +59,22 @@ const PINS: &[Row] = &[
     ("macos", "aarch64", "@deno/darwin-arm64", "b3ac3bd206e48c26026cadd80c1367e96c149f9c66130952382a642b09fa8a71", 80915104, 38462382),
     ("windows", "x86_64", "@deno/win32-x64", "2ff9493dfa356be2975f477025ea770088e9e9cb2c83d983236d13561b96b7a6", 97316640, 41516258),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_well_formed_and_only_they_are_pinned() {
+        for row in PINS {
+            let pin = Pin::of(row.0, row.1).unwrap();
+            assert!(
+                pin.sha256.len() == 64
+                    && pin.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            );
+            assert!(pin.npm_package.starts_with("@deno/") && pin.download_size < pin.size);
+        }
+        assert_eq!(Pin::of("plan9", "x86_64"), None);
+        assert!(PINNED >= MINIMUM);
+    }
+}

@@ -3,6 +3,7 @@
 //! In: a path. Out: a [`DenoBinary`], or a [`ProbeError`] that says what is wrong with it. The executable runs once, with
 //! an empty environment and a deadline.
 
+use std::error::Error;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -134,6 +135,18 @@ impl ProbeError {
             }
             Self::NoAnswer { .. } => "run it by hand with --version; install Deno again if it hangs there too".to_owned(),
             Self::TooOld { .. } => format!("update it: deno upgrade {PINNED}"),
+        }
+    }
+}
+
+/// An error of a list with its cause. Lists have no `source()` by which whoever prints them could find it.
+pub(crate) struct WithCause<'a>(pub(crate) &'a dyn Error);
+
+impl fmt::Display for WithCause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => write!(f, "{}: {cause}", self.0),
+            None => write!(f, "{}", self.0),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fetch::{self, FetchError, FetchOptions, Progress};
 use crate::pin::{MINIMUM, PINNED};
-use crate::probe::{DenoBinary, Origin, ProbeError, probe};
+use crate::probe::{DenoBinary, Origin, ProbeError, WithCause, probe};
 
 /// Where to look. The environment is read by the caller, or by [`Search::from_env`].
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ pub struct Skipped {
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (from {}): {}", self.path.display(), self.origin, self.reason)
+        write!(f, "{} (from {}): {}", self.path.display(), self.origin, WithCause(&self.reason))
     }
 }
 
@@ -89,7 +89,12 @@ impl FindError {
     /// What the user can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unusable { source, .. } => source.hint(),
+            Self::Unusable { source, origin, .. } => {
+                format!(
+                    "{}; without {origin}, conductor looks elsewhere and fetches one if need be",
+                    source.hint()
+                )
+            }
             Self::NotFound { .. } => install_hint(),
         }
     }

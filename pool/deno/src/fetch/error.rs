@@ -10,6 +10,7 @@ use crate::search::install_hint;
 use crate::version::Version;
 
 use super::Installer;
+use crate::probe::WithCause;
 
 /// Lines of a tool's output that a message shows. npm ends with notices; the reason stands a few lines above them.
 const LINES_SHOWN: usize = 8;
@@ -29,7 +30,7 @@ pub enum FetchError {
     WrongHash { version: Version, installer: Installer, expected: String, found: String },
     #[error("not enough space for Deno in {}: {} MB are needed", dir.display(), needed.div_ceil(1_000_000))]
     NoSpace { dir: PathBuf, needed: u64 },
-    #[error("Deno could not be fetched within {after:?}")]
+    #[error("Deno could not be fetched within {after:.0?}")]
     TimedOut { after: Duration },
     #[error("fetching Deno was cancelled")]
     Cancelled,
@@ -59,7 +60,7 @@ pub enum AttemptError {
     TimedOut,
     #[error("it succeeded without leaving a package")]
     NoPackage,
-    #[error("the package it left cannot be unpacked ({source})")]
+    #[error("the package it left cannot be unpacked")]
     BadArchive { source: io::Error },
     #[error("the executable in the package has the SHA-256 {found}, not {expected}")]
     WrongHash { expected: String, found: String },
@@ -85,13 +86,13 @@ impl FetchError {
     }
 
     /// What all installers' failures amount to. A wrong hash weighs most: it is the one that may be an attack.
-    pub(super) fn of_attempts(version: Version, attempts: Vec<FailedAttempt>, limit: Duration) -> Self {
+    pub(super) fn of_attempts(version: Version, attempts: Vec<FailedAttempt>, after: Duration) -> Self {
         let all = |fits: fn(&AttemptError) -> bool| attempts.iter().all(|attempt| fits(&attempt.error));
         if all(|error| matches!(error, AttemptError::Absent)) {
             return Self::NoInstaller { version };
         }
         if all(|error| matches!(error, AttemptError::Absent | AttemptError::TimedOut)) {
-            return Self::TimedOut { after: limit };
+            return Self::TimedOut { after };
         }
         let wrong = attempts.iter().find_map(|attempt| match &attempt.error {
             AttemptError::WrongHash { expected, found } => {
@@ -107,7 +108,7 @@ impl FetchError {
 }
 
 fn listed(attempts: &[FailedAttempt]) -> String {
-    attempts.iter().map(|attempt| format!("\n{}: {}", attempt.installer, attempt.error)).collect()
+    attempts.iter().map(|attempt| format!("\n{}: {}", attempt.installer, WithCause(&attempt.error))).collect()
 }
 
 fn last_lines(output: &str) -> String {

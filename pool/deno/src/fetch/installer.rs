@@ -46,7 +46,7 @@ pub(super) fn download(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, Halt> {
     let tool = find(installer, path, work, until)?;
-    let directories = Directories::create(work).map_err(|source| AttemptError::Start { source })?;
+    let directories = Directories::create(work).map_err(Halt::DataDir)?;
     let mut command = directories.command(&tool, path);
     match installer {
         Installer::Npm => npm_arguments(&mut command, pin, &directories),
@@ -72,7 +72,7 @@ fn npm_arguments(command: &mut Command, pin: &Pin, directories: &Directories) {
         .arg(&directories.package)
         .arg("--cache")
         .arg(directories.scratch.join("npm"))
-        .args(["--ignore-scripts", "--no-update-notifier", "--no-progress"])
+        .args(["--ignore-scripts", "--no-update-notifier", "--no-progress", "--logs-max=0"])
         // Its defaults wait 70 s before they admit that there is no network.
         .args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]);
 }
@@ -180,5 +180,9 @@ fn halt(error: RunError) -> Halt {
 fn failed(status: ExitStatus, output: String) -> Halt {
     // A full disk fails the next tool too.
     let disk_full = ["ENOSPC", "No space left on device"].iter().any(|sign| output.contains(sign));
-    if disk_full { Halt::DiskFull } else { Halt::Next(AttemptError::Failed { status, output }) }
+    if disk_full {
+        Halt::DataDir(io::ErrorKind::StorageFull.into())
+    } else {
+        Halt::Next(AttemptError::Failed { status, output })
+    }
 }
