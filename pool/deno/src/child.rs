@@ -216,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_is_still_open_for_writing_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::copy("/bin/sh", &program).unwrap();
+        let held = std::fs::OpenOptions::new().append(true).open(&program).unwrap();
+        let run_for = |limit| {
+            let mut command = Command::new(&program);
+            command.args(["-c", "exit 0"]);
+            let cancel = AtomicBool::new(false);
+            run(command, Until { deadline: Instant::now() + limit, cancel: &cancel }, &mut || {})
+        };
+        let limit = Duration::from_millis(50);
+        let started = Instant::now();
+        let Err(RunError::Start(error)) = run_for(limit) else { panic!() };
+        assert_eq!(error.kind(), io::ErrorKind::ExecutableFileBusy);
+        assert!(started.elapsed() >= limit);
+        drop(held);
+        assert!(matches!(run_for(LONG), Ok(finished) if finished.status.success()));
+    }
+
+    #[test]
     fn a_program_that_is_not_there_cannot_be_started() {
         let cancel = AtomicBool::new(false);
         let until = Until { deadline: Instant::now() + LONG, cancel: &cancel };

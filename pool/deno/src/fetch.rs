@@ -149,7 +149,7 @@ impl Fetch<'_> {
         let mut installers = self.options.installers.iter().copied();
         while let Some(installer) = installers.next() {
             let left = self.options.limit.saturating_sub(self.started.elapsed());
-            let still_to_come = u32::try_from(installers.len()).expect("there are two installers");
+            let still_to_come = u32::try_from(installers.len()).expect("there are two kinds of installers");
             let deadline = Instant::now() + left / (still_to_come + 1);
             match self.attempt(installer, staging.path(), deadline) {
                 Ok(staged) => {
@@ -212,19 +212,19 @@ impl Fetch<'_> {
 
     /// Fails early, with numbers, instead of late with what a full disk does to a package tool.
     fn check_space(&self) -> Result<(), FetchError> {
-        // npm keeps the archive twice, in its cache and where it was told to put it.
-        let needed = self.pin.size + 2 * self.pin.download_size;
         match store::free_space(self.data_dir) {
-            Some(free) if free < needed => Err(self.no_space()),
+            Some(free) if free < self.space_needed() => Err(self.no_space()),
             _ => Ok(()),
         }
     }
 
+    /// npm keeps the package twice, in its cache and where it was told to put it.
+    fn space_needed(&self) -> u64 {
+        self.pin.size + 2 * self.pin.download_size
+    }
+
     fn no_space(&self) -> FetchError {
-        FetchError::NoSpace {
-            dir: self.data_dir.to_owned(),
-            needed: self.pin.size + 2 * self.pin.download_size,
-        }
+        FetchError::NoSpace { dir: self.data_dir.to_owned(), needed: self.space_needed() }
     }
 
     fn data_dir_error(&self, source: io::Error) -> FetchError {

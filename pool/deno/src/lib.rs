@@ -10,6 +10,17 @@
 //! and not a script around one, and is not older than [`MINIMUM`].
 //! Owned: the directory `<data>/deno`. Everything blocks; the caller gives it a thread of its own.
 //!
+//! ```no_run
+//! use conductor_deno::{FetchOptions, Search, find_or_fetch};
+//!
+//! let search = Search::from_env("/home/user/.local/share/conductor");
+//! let found = find_or_fetch(&search, &FetchOptions::default(), |progress| {
+//!     println!("{}: {} of {}", progress.phase, progress.bytes, progress.total);
+//! })?;
+//! println!("Deno {} at {}", found.deno.version, found.deno.path.display());
+//! # Ok::<(), conductor_deno::ObtainError>(())
+//! ```
+//!
 //! It never runs user code, never changes an executable that it did not fetch, and never keeps bytes whose hash is not
 //! the pinned one.
 

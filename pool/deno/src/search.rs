@@ -105,8 +105,8 @@ impl FindError {
 pub enum ObtainError {
     #[error(transparent)]
     Find(#[from] FindError),
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
+    #[error("no usable Deno executable, and none could be fetched{}", listed(skipped))]
+    Fetch { skipped: Vec<Skipped>, source: FetchError },
 }
 
 impl ObtainError {
@@ -114,7 +114,7 @@ impl ObtainError {
     pub fn hint(&self) -> String {
         match self {
             Self::Find(error) => error.hint(),
-            Self::Fetch(error) => error.hint(),
+            Self::Fetch { source, .. } => source.hint(),
         }
     }
 }
@@ -160,10 +160,10 @@ pub fn find_or_fetch(
     progress: impl FnMut(Progress),
 ) -> Result<Found, ObtainError> {
     match find(search) {
-        Err(FindError::NotFound { skipped }) => {
-            let deno = fetch::fetch(&search.data_dir, options, progress)?;
-            Ok(Found { deno, skipped })
-        }
+        Err(FindError::NotFound { skipped }) => match fetch::fetch(&search.data_dir, options, progress) {
+            Ok(deno) => Ok(Found { deno, skipped }),
+            Err(source) => Err(ObtainError::Fetch { skipped, source }),
+        },
         found => Ok(found?),
     }
 }

@@ -328,6 +328,43 @@ fn a_killed_fetch_leaves_nothing_visible_and_the_next_one_cleans_up() {
     fetch(&machine, &pin_of(&fake_deno()), &machine.options()).unwrap();
 }
 
+#[test]
+fn a_fetch_killed_at_any_time_leaves_all_or_nothing() {
+    let machine = Machine::new();
+    machine.serve("npm", &good_tarball());
+    for delay in (0..100).step_by(5).map(Duration::from_millis) {
+        let mut child = fetch_in_a_child(&machine);
+        // The moment of the kill is the input of this test; a whole fetch takes some 50 ms.
+        thread::sleep(delay);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        match find(&machine.search()) {
+            Ok(found) => fs::remove_dir_all(found.deno.path.parent().unwrap()).unwrap(),
+            Err(error) => {
+                assert!(matches!(&error, FindError::NotFound { skipped } if skipped.is_empty()), "{error}")
+            }
+        }
+    }
+    fetch(&machine, &pin_of(&fake_deno()), &machine.options()).unwrap();
+}
+
+#[test]
+fn waiting_for_another_process_has_an_end() {
+    let machine = Machine::new();
+    machine.serve("npm", &good_tarball());
+    fs::create_dir_all(machine.data().join("deno")).unwrap();
+    let lock = fs::File::create(machine.data().join("deno/.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut phases = Vec::new();
+    let options = FetchOptions { limit: Duration::from_millis(200), ..machine.options() };
+    let error = fetch_pin(&machine.data(), &pin_of(b"x"), &options, |progress| phases.push(progress.phase));
+    assert!(matches!(error, Err(FetchError::TimedOut { .. })), "{error:?}");
+    phases.dedup();
+    assert_eq!(phases, [Phase::Waiting]);
+    lock.unlock().unwrap();
+    fetch(&machine, &pin_of(&fake_deno()), &machine.options()).unwrap();
+}
+
 const CHILD_MACHINE: &str = "CONDUCTOR_TEST_MACHINE";
 
 /// Another process that fetches on the same machine: this test program, told to run the one test below.

@@ -9,7 +9,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use conductor_deno::{
-    FindError, MINIMUM, ObtainError, Origin, PINNED, ProbeError, Search, Version, find, find_or_fetch, probe,
+    FetchOptions, FindError, MINIMUM, ObtainError, Origin, PINNED, ProbeError, Search, Version, find,
+    find_or_fetch, probe,
 };
 use support::{Machine, fake_deno, pin_of, place_deno, tarball, touch};
 
@@ -164,6 +165,9 @@ fn with_nothing_usable_one_is_fetched_and_the_skipped_stay_known() {
     let search = Search { path: Some(machine.path("old").into_os_string()), ..machine.search() };
     let Err(FindError::NotFound { skipped }) = find(&search) else { panic!() };
     assert_eq!(skipped.len(), 1);
+    let offline = FetchOptions { installers: Vec::new(), ..machine.options() };
+    let error = find_or_fetch(&search, &offline, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("2.9.4 is older"), "{error}");
     conductor_deno::fetch_pin(&machine.data(), &pin_of(&fake_deno()), &machine.options(), |_| {}).unwrap();
     let found = find_or_fetch(&search, &machine.options(), |_| panic!("it is there")).unwrap();
     assert_eq!((found.deno.origin, found.skipped.len()), (Origin::Managed, 1));
