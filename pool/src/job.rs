@@ -14,6 +14,8 @@ pub struct Job {
     pub execution_id: String,
     /// JavaScript: the body of an async function, as `conductor-script` makes it.
     pub code: String,
+    /// The parameter under which `code` gets what a module has and a function lacks (`import`, `meta`).
+    pub api_name: String,
     /// Defined as globals before the code runs; names are already validated.
     pub globals: Map<String, Value>,
     pub limits: RunLimits,
@@ -60,6 +62,7 @@ pub struct RunReport {
 
 /// Why a run ended. The daemon decides it from what it saw itself; what code claims is only ever payload.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per run; boxing the usual case would save nothing")]
 pub enum Verdict {
     /// The code settled and the event loop drained, or `linger` was over.
     Settled {

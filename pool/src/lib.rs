@@ -23,12 +23,15 @@ pub mod status;
 pub mod task;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod worker;
 
 pub use config::{ConfigError, PoolConfig};
 pub use job::{Job, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
 pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};
+pub use spawn::{DenoSpawn, SpawnConfig};
 pub use spec::{Grant, Grants, WorkerSpec};
 pub use state::RetireReason;
 pub use status::PoolStatus;
 pub use task::{PoolHandle, PoolTask, pool};
+pub use worker::{USER_LINE_OFFSET, USER_SCRIPT_URL};

@@ -1,0 +1,173 @@
+//! Workers made by starting Deno: the portable source, and the reference for every other.
+//!
+//! [`DenoSpawn`] owns the directories a worker needs: the harness file, the read-only `DENO_DIR`, the empty working
+//! directory. To boot a worker it makes sure they are there and unchanged, builds the command line, and has the launcher
+//! started with five descriptors. From then on the process belongs to [`DenoWorker`](crate::worker::DenoWorker).
+//!
+//! It never decides permissions: the spec does, and [`command_line`] translates them.
+
+pub(crate) mod command_line;
+pub(crate) mod deno_dir;
+pub(crate) mod start;
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::launcher::Launch;
+use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
+use crate::spec::{Grants, WorkerSpec};
+use crate::worker::DenoWorker;
+use command_line::{CommandLine, environment, reads};
+use deno_dir::{DenoDir, Directories};
+use start::Start;
+
+/// Descriptors of a worker that opens no connections. Deno holds about twenty; the rest is for the code's own files.
+const MAX_DESCRIPTORS: u64 = 128;
+
+/// Descriptors of a worker that may use the network or start programs.
+const MAX_DESCRIPTORS_CONNECTED: u64 = 1024;
+
+/// Where [`DenoSpawn`] keeps its files and how it starts workers.
+#[derive(Clone, Debug)]
+pub struct SpawnConfig {
+    /// A program whose `main` begins with [`launcher::run_if_asked`](crate::launcher::run_if_asked).
+    pub launcher: PathBuf,
+    /// Conductor's own cache directory; everything below `deno-dir`, `harness` and `empty` in it belongs to `DenoSpawn`.
+    pub cache_dir: PathBuf,
+    /// How long a worker may take from its start until it is warm.
+    pub boot_timeout: Duration,
+}
+
+impl SpawnConfig {
+    /// The running program is its own launcher, even after an upgrade has replaced it on disk.
+    pub fn new(cache_dir: PathBuf) -> Self {
+        Self { launcher: "/proc/self/exe".into(), cache_dir, boot_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Makes each worker by starting Deno.
+#[derive(Clone, Debug)]
+pub struct DenoSpawn {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: SpawnConfig,
+    /// The prepared `DENO_DIR` of each Deno seen so far. Held across a preparation, so that there is one at a time.
+    prepared: Mutex<HashMap<PathBuf, DenoDir>>,
+}
+
+impl DenoSpawn {
+    /// Touches nothing yet: the directories are made when the first worker boots.
+    pub fn new(config: SpawnConfig) -> Self {
+        Self { inner: Arc::new(Inner { config, prepared: Mutex::default() }) }
+    }
+}
+
+impl WorkerSource for DenoSpawn {
+    fn boot(&self, spec: Arc<WorkerSpec>) -> BoxFuture<'static, Result<Box<dyn Worker>, SpawnError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { Ok(Box::new(inner.boot(&spec).await?) as Box<dyn Worker>) })
+    }
+
+    fn name(&self) -> &'static str {
+        "spawn"
+    }
+}
+
+impl Inner {
+    async fn boot(&self, spec: &WorkerSpec) -> Result<DenoWorker, SpawnError> {
+        let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
+        let deno_dir = self.deno_dir(&spec.deno, &directories).await?;
+        self.start(spec, &directories, deno_dir.path(), Files::ReadOnlyUnlessGranted).await
+    }
+
+    /// The sealed `DENO_DIR` for this Deno, made if there is none or it is damaged.
+    async fn deno_dir(&self, deno: &Path, directories: &Directories) -> Result<DenoDir, SpawnError> {
+        let mut prepared = self.prepared.lock().await;
+        if let Some(deno_dir) = prepared.get(deno)
+            && deno_dir.exists()
+        {
+            return Ok(deno_dir.clone());
+        }
+        let deno_dir = self.prepare(deno, directories).await?;
+        prepared.insert(deno.to_owned(), deno_dir.clone());
+        Ok(deno_dir)
+    }
+
+    /// Lets one worker run in a writable `DENO_DIR`, so that Deno fills its caches, and seals the result.
+    async fn prepare(&self, deno: &Path, directories: &Directories) -> Result<DenoDir, SpawnError> {
+        let staging = deno_dir::stage(directories, deno).await.map_err(SpawnError::Prepare)?;
+        let staging = match staging {
+            deno_dir::Staged::Ready(deno_dir) => return Ok(deno_dir),
+            deno_dir::Staged::Empty(staging) => staging,
+        };
+        let spec = WorkerSpec {
+            deno: deno.to_owned(),
+            workspace: directories.empty().to_owned(),
+            grants: Grants::default(),
+            protected: Default::default(),
+            heap_mib: 256,
+            env: Default::default(),
+        };
+        let worker = self.start(&spec, directories, staging.path(), Files::Writable).await?;
+        worker.rehearse(self.config.boot_timeout).await.map_err(SpawnError::Prepare)?;
+        staging.seal().await.map_err(SpawnError::Prepare)
+    }
+
+    async fn start(
+        &self,
+        spec: &WorkerSpec,
+        directories: &Directories,
+        deno_dir: &Path,
+        files: Files,
+    ) -> Result<DenoWorker, SpawnError> {
+        let line = CommandLine::new(spec, directories.harness())
+            .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let directory = if reads(spec, &spec.workspace) { &spec.workspace } else { directories.empty() };
+        let launch = Launch {
+            parent: i32::try_from(std::process::id()).expect("Linux pids fit in an i32"),
+            max_file_bytes: (files == Files::ReadOnlyUnlessGranted && !writes_files(&spec.grants))
+                .then_some(0),
+            max_descriptors: max_descriptors(&spec.grants),
+            directory: directory.clone(),
+            program: spec.deno.clone(),
+            args: line.args,
+        };
+        let start = Start {
+            program: self.config.launcher.clone(),
+            args: launch.to_args(self.config.launcher.as_os_str()).map_err(SpawnError::Prepare)?,
+            env: environment(deno_dir, &spec.env)
+                .iter()
+                .map(|entry| CString::new(entry.as_bytes()))
+                .collect::<Result<_, _>>()
+                .map_err(|error| SpawnError::Prepare(error.into()))?,
+        };
+        let started = start.run().await.map_err(SpawnError::Start)?;
+        DenoWorker::boot(started, line.revoke, &spec.workspace, self.config.boot_timeout).await
+    }
+}
+
+/// Whether a worker may grow files without a grant: only the one that fills the caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    ReadOnlyUnlessGranted,
+    Writable,
+}
+
+/// Programs and libraries write with the worker's limits, so granting them is granting files.
+fn writes_files(grants: &Grants) -> bool {
+    !grants.write.is_none() || grants.is_unsandboxed()
+}
+
+fn max_descriptors(grants: &Grants) -> u64 {
+    if grants.net.is_none() && !grants.is_unsandboxed() { MAX_DESCRIPTORS } else { MAX_DESCRIPTORS_CONNECTED }
+}

@@ -1,0 +1,269 @@
+//! The files below conductor's cache directory that workers use but cannot change.
+//!
+//! ```text
+//! <cache>/harness/<hash>.js        the harness, written from this binary, compared with it at every boot
+//! <cache>/empty/                   working directory of workers that may not read their workspace
+//! <cache>/deno-dir/.lock           held while one of these is made
+//! <cache>/deno-dir/<key>/deno/     DENO_DIR: filled once by a rehearsal, then read-only
+//! <cache>/deno-dir/<key>/manifest  its files and their hashes
+//! ```
+//!
+//! `DENO_DIR` is read-only because user code can reach the databases that Deno keeps open in it: without any permission
+//! it can adopt their descriptors and write. Opened read-only, they refuse. It also gives `localStorage` and `caches`
+//! no place to keep anything for the next run. Modes bind a worker of root, too: the launcher took its capabilities.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+const HARNESS: &str = include_str!("../harness/harness.js");
+
+/// The directories, existing and private.
+#[derive(Clone, Debug)]
+pub(crate) struct Directories {
+    harness: PathBuf,
+    empty: PathBuf,
+    deno_dirs: PathBuf,
+}
+
+impl Directories {
+    /// Makes what is missing and restores a harness file that is not the one in this binary. A few system calls when
+    /// all is well, so it runs at every boot.
+    pub(crate) fn install(cache_dir: &Path) -> io::Result<Self> {
+        let harness_dir = cache_dir.join("harness");
+        let directories = Self {
+            harness: harness_dir.join(format!("{}.js", short_hash(&[HARNESS.as_bytes()]))),
+            empty: cache_dir.join("empty"),
+            deno_dirs: cache_dir.join("deno-dir"),
+        };
+        for directory in [cache_dir, &harness_dir, &directories.empty, &directories.deno_dirs] {
+            private_directory(directory)?;
+        }
+        if read_no_follow(&directories.harness).ok().as_deref() != Some(HARNESS.as_bytes()) {
+            write_harness(&harness_dir, &directories.harness)?;
+        }
+        Ok(directories)
+    }
+
+    pub(crate) fn harness(&self) -> &Path {
+        &self.harness
+    }
+
+    pub(crate) fn empty(&self) -> &PathBuf {
+        &self.empty
+    }
+}
+
+/// A sealed `DENO_DIR`.
+#[derive(Clone, Debug)]
+pub(crate) struct DenoDir {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl DenoDir {
+    fn new(root: PathBuf) -> Self {
+        Self { path: root.join("deno"), root }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A quick look whether it is still there; its content was checked when this value was made.
+    pub(crate) fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    fn manifest(&self) -> PathBuf {
+        self.root.join("manifest")
+    }
+
+    /// True when every file is as it was sealed and nothing can be written.
+    fn is_intact(&self) -> bool {
+        let sealed = fs::read(self.manifest()).ok();
+        sealed.is_some_and(|sealed| {
+            manifest_of(&self.path).is_ok_and(|now| now.read_only && now.text.as_bytes() == sealed)
+        })
+    }
+}
+
+/// What [`stage`] found.
+#[derive(Debug)]
+pub(crate) enum Staged {
+    Ready(DenoDir),
+    Empty(Staging),
+}
+
+/// A `DENO_DIR` being filled, under the lock. Dropped without [`Staging::seal`] it is removed.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    directory: TempDir,
+    path: PathBuf,
+    target: DenoDir,
+    lock: Flock<File>,
+}
+
+/// Waits for the lock, then finds the sealed directory for this Deno or makes an empty one to fill.
+pub(crate) async fn stage(directories: &Directories, deno: &Path) -> io::Result<Staged> {
+    let root = directories.deno_dirs.clone();
+    let deno = deno.to_owned();
+    blocking(move || {
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(root.join(".lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let target = DenoDir::new(root.join(key(&deno)?));
+        if target.is_intact() {
+            return Ok(Staged::Ready(target));
+        }
+        remove(&target.root)?;
+        let directory = tempfile::Builder::new().prefix(".staging-").tempdir_in(&root)?;
+        let path = directory.path().join("deno");
+        private_directory(&path)?;
+        Ok(Staged::Empty(Staging { directory, path, target, lock }))
+    })
+    .await
+}
+
+impl Staging {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes all write permission away, records what is there, and puts it in its place in one rename.
+    pub(crate) async fn seal(self) -> io::Result<DenoDir> {
+        blocking(move || {
+            let Self { directory, path, target, lock } = self;
+            make_read_only(&path)?;
+            let mut manifest = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o400)
+                .open(directory.path().join("manifest"))?;
+            manifest.write_all(manifest_of(&path)?.text.as_bytes())?;
+            manifest.sync_all()?;
+            fs::rename(directory.path(), &target.root)?;
+            // The directory has a new name; nothing is left to remove under the old one.
+            drop(directory.keep());
+            drop(lock);
+            Ok(target)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Names the `DENO_DIR` for one Deno executable and one harness: Deno's caches hold compiled code of both.
+fn key(deno: &Path) -> io::Result<String> {
+    let path = deno.canonicalize()?;
+    let meta = path.metadata()?;
+    let identity = format!("{} {} {} {}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
+    let deno = short_hash(&[path.as_os_str().as_bytes(), b"\0", identity.as_bytes()]);
+    Ok(format!("{deno}-{}", short_hash(&[HARNESS.as_bytes()])))
+}
+
+fn short_hash(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hex(&hash.finalize()[..8])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes a directory with mode 0700, or checks that the one there is nobody else's.
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("{} is no directory of this user", path.display())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn read_no_follow(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = nix::libc::O_NOFOLLOW;
+    let mut bytes = Vec::with_capacity(HARNESS.len());
+    io::Read::read_to_end(&mut OpenOptions::new().read(true).custom_flags(flags).open(path)?, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn write_harness(directory: &Path, target: &Path) -> io::Result<()> {
+    let mut file =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o400)).tempfile_in(directory)?;
+    file.write_all(HARNESS.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(target)?;
+    Ok(())
+}
+
+struct Manifest {
+    text: String,
+    read_only: bool,
+}
+
+/// One line per file, `hash path`, sorted.
+fn manifest_of(root: &Path) -> io::Result<Manifest> {
+    let mut files = BTreeMap::new();
+    let mut read_only = true;
+    walk(root, &mut |path, meta| {
+        read_only &= meta.mode() & 0o222 == 0;
+        if meta.is_file() {
+            let relative = path.strip_prefix(root).expect("walk stays below root");
+            files.insert(relative.to_string_lossy().into_owned(), hex(&Sha256::digest(fs::read(path)?)));
+        }
+        Ok(())
+    })?;
+    let text = files.iter().map(|(path, hash)| format!("{hash} {path}\n")).collect();
+    Ok(Manifest { text, read_only })
+}
+
+fn make_read_only(root: &Path) -> io::Result<()> {
+    walk(root, &mut |path, meta| fs::set_permissions(path, Permissions::from_mode(meta.mode() & 0o555)))
+}
+
+/// Removes a tree that may be read-only.
+fn remove(root: &Path) -> io::Result<()> {
+    if !root.try_exists()? {
+        return Ok(());
+    }
+    walk_down(root, &mut |path| fs::set_permissions(path, Permissions::from_mode(0o700)))?;
+    fs::remove_dir_all(root)
+}
+
+/// Visits files before the directories that hold them, and `root` last, so that a visitor may lock what it leaves.
+fn walk(root: &Path, visit: &mut dyn FnMut(&Path, &fs::Metadata) -> io::Result<()>) -> io::Result<()> {
+    let meta = fs::symlink_metadata(root)?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(root)? {
+            walk(&entry?.path(), visit)?;
+        }
+    }
+    visit(root, &meta)
+}
+
+/// Visits directories before what they hold, so that a visitor may unlock what it enters.
+fn walk_down(root: &Path, visit: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    if fs::symlink_metadata(root)?.is_dir() {
+        visit(root)?;
+        for entry in fs::read_dir(root)? {
+            walk_down(&entry?.path(), visit)?;
+        }
+    }
+    Ok(())
+}

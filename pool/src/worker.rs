@@ -1,0 +1,177 @@
+//! One Deno process, from the moment it was started until nothing is left of it.
+//!
+//! [`DenoWorker`] owns the process and our ends of its four pipes. Booting waits for the harness's `ready` frame and
+//! throws away what the warm-up printed; [`run`](crate::source::Worker::run) hands over the one job and watches it.
+//!
+//! Nothing a worker writes is believed beyond its own run. It can write any frame at any time, close the channel, print
+//! an out-of-memory message; so the daemon's own clock, its own byte counts and the kernel's word about the process
+//! decide how the run ended, and only SIGKILL ends a worker.
+
+pub(crate) mod frame;
+pub(crate) mod output;
+pub(crate) mod process;
+pub(crate) mod progress;
+mod run;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{Job, RunEvent, RunReport};
+use crate::launcher::LAUNCH_FAILED;
+use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity};
+use crate::spawn::command_line::Revoke;
+use crate::spawn::start::Started;
+use frame::{Command, FrameReader, Reply};
+pub use frame::{USER_LINE_OFFSET, USER_SCRIPT_URL};
+use output::{Output, drain};
+use process::{ExitWatch, Process};
+
+/// Largest frame of a worker that has no job yet: its warm-up's results, a few hundred bytes each.
+const MAX_BOOT_FRAME: usize = 64 * 1024;
+
+/// How much a booting worker may print before it counts as broken; the warm-up prints two lines.
+const MAX_BOOT_OUTPUT: usize = 64 * 1024;
+
+/// How much of a failed boot's stderr is worth telling.
+const MAX_BOOT_STDERR: usize = 2 * 1024;
+
+/// A booted, idle worker.
+#[derive(Debug)]
+pub(crate) struct DenoWorker {
+    // Before the process: it is deregistered before the descriptor can close.
+    exit: ExitWatch,
+    process: Process,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    commands: pipe::Sender,
+    replies: pipe::Receiver,
+    frames: FrameReader,
+    workspace: String,
+}
+
+impl DenoWorker {
+    /// Waits until a started process is warm.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the process.
+    pub(crate) async fn boot(
+        started: Started,
+        revoke: Revoke,
+        workspace: &Path,
+        limit: Duration,
+    ) -> Result<Self, SpawnError> {
+        let deadline = Instant::now() + limit;
+        let Started { process, stdout, stderr, commands, replies } = started;
+        let receiver = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd).map_err(SpawnError::Start);
+        let mut worker = Self {
+            exit: process.watch().map_err(SpawnError::Start)?,
+            process,
+            stdout: receiver(stdout)?,
+            stderr: receiver(stderr)?,
+            commands: pipe::Sender::from_owned_fd(commands).map_err(SpawnError::Start)?,
+            replies: receiver(replies)?,
+            frames: FrameReader::new(MAX_BOOT_FRAME),
+            workspace: workspace.to_string_lossy().into_owned(),
+        };
+        let mut output = Output::new(MAX_BOOT_OUTPUT);
+        match timeout_at(deadline, worker.until_ready(revoke, &mut output)).await {
+            Ok(true) => Ok(worker),
+            Ok(false) => Err(worker.failed_boot(output, deadline).await),
+            Err(_) => Err(SpawnError::BootTimeout { after: limit }),
+        }
+    }
+
+    /// False when the worker closed its channel, broke it, or printed too much instead.
+    async fn until_ready(&mut self, revoke: Revoke, output: &mut Output) -> bool {
+        let command = frame::encode(&Command::Boot { revoke_read: revoke.read, revoke_write: revoke.write });
+        // The pipe is empty and larger than the frame, so one attempt writes all of it, unless the process is gone.
+        if rustix::io::write(&self.commands, &command).ok() != Some(command.len()) {
+            return false;
+        }
+        loop {
+            while let Some(reply) = self.frames.next().transpose() {
+                match reply {
+                    Ok(Reply::Ready {}) => return drain(output, &self.stdout, &self.stderr),
+                    Ok(_) => {}
+                    Err(_) => return false,
+                }
+            }
+            if !drain(output, &self.stdout, &self.stderr) {
+                return false;
+            }
+            // Cancel-safe: waits for readiness only, the bytes stay in the pipe. Output needs no arm of its own: the
+            // warm-up's fits into the pipes.
+            if self.replies.readable().await.is_err() || !matches!(self.frames.fill(&self.replies), Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    /// Why the boot failed, from the process's own words and status.
+    async fn failed_boot(self, mut output: Output, deadline: Instant) -> SpawnError {
+        // A worker that merely closed its channel is ended by us; all others are ending already.
+        let grace = deadline.min(Instant::now() + Duration::from_secs(1));
+        let status = timeout_at(grace, self.exit.ended()).await.ok();
+        drain(&mut output, &self.stdout, &self.stderr);
+        let (_, stderr) = output.into_parts();
+        let stderr = String::from_utf8_lossy(&stderr[..stderr.len().min(MAX_BOOT_STDERR)]).trim().to_owned();
+        match status {
+            Some(status) if status.code == Some(LAUNCH_FAILED) => SpawnError::Start(io::Error::other(stderr)),
+            Some(status) => SpawnError::Died { status: status.to_string(), stderr },
+            None => SpawnError::Died { status: "channel closed".to_owned(), stderr },
+        }
+    }
+
+    /// Runs an empty job and lets the process end by itself, so that Deno writes its caches.
+    pub(crate) async fn rehearse(self, limit: Duration) -> io::Result<()> {
+        let run = frame::encode(&Command::Run {
+            code: "return 1;",
+            api_name: "api",
+            globals: &serde_json::Map::new(),
+            workspace: &self.workspace,
+            max_text: 1000,
+        });
+        rustix::io::write(&self.commands, &run)?;
+        let Self { exit, process, commands, replies, stdout, stderr, .. } = self;
+        // The end of its command stream is what a worker that has finished waits for.
+        drop(commands);
+        let status = tokio::time::timeout(limit, exit.ended()).await?;
+        drop((process, replies, stdout, stderr));
+        if status.code == Some(0) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the rehearsal that fills Deno's caches failed: {status}")))
+    }
+}
+
+impl Worker for DenoWorker {
+    fn identity(&self) -> WorkerIdentity {
+        self.process.identity()
+    }
+
+    fn died(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.exit.ended().await;
+        })
+    }
+
+    fn run(
+        self: Box<Self>,
+        job: Job,
+        events: Option<mpsc::Sender<RunEvent>>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'static, (RunReport, Reaped)> {
+        Box::pin(run::run(*self, job, events, cancel))
+    }
+
+    fn retire(self: Box<Self>) -> Reaped {
+        self.process.reap()
+    }
+}

@@ -1,0 +1,131 @@
+//! The channel between daemon and harness: frames of a u32 little-endian length and that many bytes of JSON.
+//!
+//! Both sides of it are in this crate (the other is `harness/harness.js`), and one process never talks to a harness of
+//! another build, so there is no version. Replies are hostile input: a length is checked before a byte of its frame is
+//! kept, and a reply is nothing but a claim about the worker's own run.
+
+use std::io;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::net::unix::pipe;
+
+use crate::job::{Settled, Thrown};
+
+/// The name of the job's code in stack frames.
+pub const USER_SCRIPT_URL: &str = "conductor:main.ts";
+
+/// Lines that V8 puts before the first line of the job's code: `(async function anonymous(api` and `) {`.
+pub const USER_LINE_OFFSET: u32 = 2;
+
+const HEADER: usize = 4;
+
+/// From the daemon to the worker.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Command<'a> {
+    /// The first frame: which permissions the harness gives back once its channel is open.
+    Boot { revoke_read: bool, revoke_write: bool },
+    /// The second and last: the job.
+    Run {
+        code: &'a str,
+        api_name: &'a str,
+        globals: &'a Map<String, Value>,
+        workspace: &'a str,
+        /// UTF-16 units of an inspected value beyond which the harness cuts it.
+        max_text: usize,
+    },
+}
+
+/// From the worker to the daemon.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Reply {
+    /// What the warm-up's paths produced; means nothing.
+    Warm(IgnoredAny),
+    Ready {},
+    Settled(Settled),
+    Open {
+        handles: Vec<String>,
+    },
+    Late(Thrown),
+    Drained {},
+}
+
+/// Why a worker's channel cannot be read any further.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {bytes} bytes is over the limit")]
+    TooLarge { bytes: usize },
+    #[error("a frame that is not understood: {0}")]
+    Garbage(String),
+}
+
+pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    serde_json::to_writer(&mut bytes, command).expect("strings, numbers and JSON values always encode");
+    let length = u32::try_from(bytes.len() - HEADER).expect("code and globals are limited far below 4 GiB");
+    bytes[..HEADER].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// Cuts the reply stream into frames.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that frames already returned were made of.
+    used: usize,
+    limit: usize,
+}
+
+impl FrameReader {
+    /// `limit` is the largest frame without its header.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { buffer: Vec::new(), used: 0, limit }
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Reads once what the pipe holds, without waiting; 0 at the end of the stream. Call `next` until it is empty before
+    /// the next `fill`: that keeps the buffer below one frame and one pipe's content.
+    pub(crate) fn fill(&mut self, pipe: &pipe::Receiver) -> io::Result<usize> {
+        self.compact();
+        match pipe.try_read_buf(&mut self.buffer) {
+            // Readiness was stale; not the end.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(usize::MAX),
+            other => other,
+        }
+    }
+
+    /// The same, whatever the runtime knows of the pipe's readiness: for the last bytes of a process that has ended.
+    pub(crate) fn fill_now(&mut self, pipe: &pipe::Receiver) -> io::Result<usize> {
+        self.compact();
+        Ok(rustix::io::read(pipe, rustix::buffer::spare_capacity(&mut self.buffer))?)
+    }
+
+    /// The next complete frame, if there is one.
+    pub(crate) fn next(&mut self) -> Result<Option<Reply>, FrameError> {
+        let unread = &self.buffer[self.used..];
+        let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let bytes = usize::try_from(u32::from_le_bytes(*header)).unwrap_or(usize::MAX);
+        if bytes > self.limit {
+            return Err(FrameError::TooLarge { bytes });
+        }
+        let Some(body) = rest.get(..bytes) else { return Ok(None) };
+        let reply = serde_json::from_slice(body).map_err(|error| FrameError::Garbage(error.to_string()))?;
+        self.used += HEADER + bytes;
+        Ok(Some(reply))
+    }
+
+    fn compact(&mut self) {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        self.buffer.reserve(super::output::CHUNK);
+    }
+}
+
+#[cfg(test)]
+mod tests;

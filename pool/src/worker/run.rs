@@ -1,0 +1,302 @@
+//! Watching the one run of a worker: hands over the code, reads three pipes, keeps the clock, and ends it.
+
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::DenoWorker;
+use super::frame::{self, Command};
+use super::output::{CHUNK, Output, read_now};
+use super::process::Status;
+use super::progress::{End, Progress};
+use crate::job::{Job, RunEvent, RunReport, Stream};
+use crate::source::{Reaped, Worker as _};
+
+/// What a frame needs beside the text it carries: names of fields, notes on what was cut.
+const ENVELOPE: usize = 8 * 1024;
+
+/// The longest escape of one UTF-16 unit in JSON, `\u0000`.
+const MAX_ESCAPE: usize = 6;
+
+/// How long a worker may live on with its channel closed. The kernel closes a dying process's descriptors a moment
+/// before it tells the status, and the status is the better answer.
+const CLOSED_GRACE: Duration = Duration::from_millis(250);
+
+/// What V8 and Rust write before they abort for want of memory.
+const OUT_OF_MEMORY: [&str; 4] = [
+    "Fatal JavaScript out of memory",
+    "Fatal process out of memory",
+    "memory allocation of",
+    "heap out of memory",
+];
+
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+
+/// # Cancel safety
+/// Dropping the future kills the worker.
+pub(super) async fn run(
+    worker: DenoWorker,
+    job: Job,
+    events: Option<mpsc::Sender<RunEvent>>,
+    cancel: CancellationToken,
+) -> (RunReport, Reaped) {
+    let mut run = Run::new(worker, &job, events);
+    let end = run.watch(&cancel).await;
+    run.finish(end)
+}
+
+/// Everything about a run in progress.
+struct Run {
+    worker: DenoWorker,
+    /// The run frame and how much of it the worker has taken; a large one does not fit into the pipe at once.
+    command: Vec<u8>,
+    sent: usize,
+    progress: Progress,
+    output: Output,
+    events: Option<mpsc::Sender<RunEvent>>,
+    /// Read but not yet forwarded. While there is one, no more output is read: a slow listener slows the worker down.
+    unforwarded: Option<RunEvent>,
+    open: Open,
+    linger: Duration,
+    started: Instant,
+    cpu_before: Duration,
+    deadline: Instant,
+}
+
+/// Which of the worker's streams have not ended.
+struct Open {
+    stdout: bool,
+    stderr: bool,
+    replies: bool,
+}
+
+/// What the run waited for.
+enum Turn {
+    Cancelled,
+    OutOfTime,
+    /// The reply pipe has bytes, or has ended; false when it cannot be watched.
+    Replies(bool),
+    Send,
+    Exited(Status),
+    Forward,
+    Output(Stream),
+}
+
+impl Run {
+    fn new(mut worker: DenoWorker, job: &Job, events: Option<mpsc::Sender<RunEvent>>) -> Self {
+        let limits = job.limits;
+        let command = frame::encode(&Command::Run {
+            code: &job.code,
+            api_name: &job.api_name,
+            globals: &job.globals,
+            workspace: &worker.workspace,
+            max_text: limits.max_result_bytes / MAX_ESCAPE,
+        });
+        worker.frames.set_limit(limits.max_result_bytes.saturating_add(ENVELOPE));
+        let cpu_before = worker.process.cpu_time();
+        let started = Instant::now();
+        Self {
+            worker,
+            command,
+            sent: 0,
+            progress: Progress::default(),
+            output: Output::new(limits.max_output_bytes),
+            events,
+            unforwarded: None,
+            open: Open { stdout: true, stderr: true, replies: true },
+            linger: limits.linger,
+            started,
+            cpu_before,
+            deadline: started + limits.wall,
+        }
+    }
+
+    /// Moves bytes until the run is over; says why it is.
+    async fn watch(&mut self, cancel: &CancellationToken) -> End {
+        self.send();
+        loop {
+            let turn = self.next_turn(cancel).await;
+            if let Some(end) = self.take_turn(turn) {
+                return end;
+            }
+        }
+    }
+
+    async fn next_turn(&self, cancel: &CancellationToken) -> Turn {
+        let DenoWorker { exit, stdout, stderr, commands, replies, .. } = &self.worker;
+        let may_read = self.unforwarded.is_none();
+        // Cancel-safe, every arm: each waits for a condition and takes nothing before it is chosen.
+        // Biased: what ends a run is never kept waiting by what the worker writes; results come before output, since
+        // all output printed before a result is collected when the run ends.
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Turn::Cancelled,
+            () = sleep_until(self.deadline) => Turn::OutOfTime,
+            ready = replies.readable(), if self.open.replies => Turn::Replies(ready.is_ok()),
+            _ = commands.writable(), if self.sent < self.command.len() => Turn::Send,
+            status = exit.ended() => Turn::Exited(status),
+            () = has_room(self.events.as_ref()), if !may_read => Turn::Forward,
+            _ = stdout.readable(), if may_read && self.open.stdout => Turn::Output(Stream::Stdout),
+            _ = stderr.readable(), if may_read && self.open.stderr => Turn::Output(Stream::Stderr),
+        }
+    }
+
+    fn take_turn(&mut self, turn: Turn) -> Option<End> {
+        match turn {
+            Turn::Cancelled => return Some(End::Cancelled),
+            Turn::OutOfTime => return Some(self.out_of_time()),
+            Turn::Exited(status) => return Some(self.on_exit(status)),
+            Turn::Replies(readable) => return self.on_replies(readable),
+            Turn::Output(stream) => return self.on_output(stream),
+            Turn::Send => self.send(),
+            Turn::Forward => self.forward(),
+        }
+        None
+    }
+
+    /// Hands over as much of the run frame as the pipe takes.
+    fn send(&mut self) {
+        match rustix::io::write(&self.worker.commands, &self.command[self.sent..]) {
+            Ok(n) => self.sent += n,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            // Nobody reads it: the process is gone or has closed the pipe, and shows it in other ways.
+            Err(_) => self.sent = self.command.len(),
+        }
+    }
+
+    fn on_replies(&mut self, readable: bool) -> Option<End> {
+        let read = if readable { self.worker.frames.fill(&self.worker.replies).unwrap_or(0) } else { 0 };
+        if read == 0 {
+            self.open.replies = false;
+            self.deadline = self.deadline.min(Instant::now() + CLOSED_GRACE);
+            return None;
+        }
+        self.take_replies()
+    }
+
+    /// Works through the frames that have arrived.
+    fn take_replies(&mut self) -> Option<End> {
+        let was_settled = self.progress.is_settled();
+        let end = loop {
+            match self.worker.frames.next() {
+                Ok(None) => break None,
+                Ok(Some(reply)) => {
+                    if let Some(end) = self.progress.on_reply(reply) {
+                        break Some(end);
+                    }
+                }
+                Err(error) => break Some(End::Broken(error)),
+            }
+        };
+        if self.progress.is_settled() && !was_settled {
+            self.deadline = self.deadline.min(Instant::now() + self.linger);
+        }
+        end
+    }
+
+    fn on_output(&mut self, stream: Stream) -> Option<End> {
+        let mut chunk = [0; CHUNK];
+        let pipe = self.pipe(stream);
+        match pipe.try_read(&mut chunk) {
+            Ok(n @ 1..) => self.keep(stream, &chunk[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+            Ok(0) | Err(_) => {
+                match stream {
+                    Stream::Stdout => self.open.stdout = false,
+                    Stream::Stderr => self.open.stderr = false,
+                }
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, stream: Stream, bytes: &[u8]) -> Option<End> {
+        if self.events.is_some() {
+            self.unforwarded = Some(RunEvent::Output { stream, bytes: bytes.to_vec() });
+        }
+        if self.output.push(stream, bytes) { None } else { Some(End::OutputLimit) }
+    }
+
+    fn pipe(&self, stream: Stream) -> &pipe::Receiver {
+        match stream {
+            Stream::Stdout => &self.worker.stdout,
+            Stream::Stderr => &self.worker.stderr,
+        }
+    }
+
+    fn out_of_time(&self) -> End {
+        if self.open.replies { End::Deadline } else { End::ChannelClosed }
+    }
+
+    /// The process has ended: what it wrote before counts.
+    fn on_exit(&mut self, status: Status) -> End {
+        while let Ok(1..) = self.worker.frames.fill_now(&self.worker.replies) {
+            if let Some(end) = self.take_replies() {
+                return end;
+            }
+        }
+        End::Exited { status, out_of_memory: false }
+    }
+
+    /// Kills the worker and writes the report.
+    fn finish(mut self, mut end: End) -> (RunReport, Reaped) {
+        let wall = self.started.elapsed();
+        let cpu = self.worker.process.cpu_time().saturating_sub(self.cpu_before);
+        self.worker.process.kill();
+        if !self.take_remaining_output() && !matches!(end, End::Cancelled | End::Deadline) {
+            end = End::OutputLimit;
+        }
+        if let End::Exited { status, out_of_memory } = &mut end {
+            *out_of_memory = died_of_memory(*status, self.output.stderr());
+        }
+        let (stdout, stderr) = self.output.into_parts();
+        let worker = self.worker.identity();
+        let report = RunReport { verdict: self.progress.verdict(end), stdout, stderr, worker, wall, cpu };
+        (report, self.worker.process.reap())
+    }
+
+    /// Empties both pipes; false when that is more than the limit. Listeners get of it what they have room for: they
+    /// see a preview, the report has it all.
+    fn take_remaining_output(&mut self) -> bool {
+        let mut chunk = [0; CHUNK];
+        self.forward();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while let Ok(n @ 1..) = read_now(self.pipe(stream), &mut chunk) {
+                let end = self.keep(stream, &chunk[..n]);
+                self.forward();
+                if end.is_some() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Passes the waiting event on. A listener that is gone, or has no room at the end, gets nothing more: what follows
+    /// a gap would mislead.
+    fn forward(&mut self) {
+        if let (Some(events), Some(event)) = (&self.events, self.unforwarded.take())
+            && events.try_send(event).is_err()
+        {
+            self.events = None;
+        }
+    }
+}
+
+/// Ready when an event can be sent, or never will be. Nobody else sends on this channel, so the room stays.
+async fn has_room(events: Option<&mpsc::Sender<RunEvent>>) {
+    if let Some(events) = events {
+        events.reserve().await.ok();
+    }
+}
+
+/// Both abort with a signal of their own after saying why. Code can print the same and send itself that signal; it
+/// would fool nobody but its own caller.
+fn died_of_memory(status: Status, stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    matches!(status.signal, Some(SIGTRAP | SIGABRT)) && OUT_OF_MEMORY.iter().any(|sign| text.contains(sign))
+}

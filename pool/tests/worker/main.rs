@@ -1,0 +1,6 @@
+//! Workers made of real Deno processes, one promise per module.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+mod values;

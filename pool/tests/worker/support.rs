@@ -1,0 +1,138 @@
+//! What the tests with real Deno share: a source of workers, specs, jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_pool::{
+    DenoSpawn, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig, SpawnError, Verdict, Worker,
+    WorkerSource, WorkerSpec,
+};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// A source with a cache directory of its own below a temporary one, which is removed in the end.
+pub(crate) struct Bench {
+    pub(crate) source: DenoSpawn,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { source: DenoSpawn::new(config(dir.path())), dir }
+    }
+
+    pub(crate) fn workspace(&self) -> PathBuf {
+        let workspace = self.dir.path().join("workspace");
+        std::fs::create_dir_all(&workspace).unwrap();
+        workspace
+    }
+
+    /// A spec without any grant.
+    pub(crate) fn spec(&self) -> WorkerSpec {
+        WorkerSpec {
+            deno: conductor_deno::testing::deno().path.clone(),
+            workspace: self.workspace(),
+            grants: Grants::default(),
+            protected: BTreeSet::new(),
+            heap_mib: 256,
+            env: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) async fn boot(&self, spec: &WorkerSpec) -> Result<Box<dyn Worker>, SpawnError> {
+        self.source.boot(Arc::new(spec.clone())).await
+    }
+
+    /// Runs `code` in a fresh worker without grants and waits until the worker is gone.
+    pub(crate) async fn run(&self, code: &str) -> RunReport {
+        self.run_job(&self.spec(), job(code)).await
+    }
+
+    pub(crate) async fn run_with(&self, grants: Grants, code: &str) -> RunReport {
+        self.run_job(&WorkerSpec { grants, ..self.spec() }, job(code)).await
+    }
+
+    pub(crate) async fn run_job(&self, spec: &WorkerSpec, job: Job) -> RunReport {
+        let worker = self.boot(spec).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let (report, reaped) = worker.run(job, None, CancellationToken::new()).await;
+        reaped.await;
+        report
+    }
+
+    /// The value of code that must settle with JSON.
+    pub(crate) async fn json(&self, code: &str) -> Value {
+        json(self.run(code).await)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The caches are read-only, which an ordinary user's removal does not get past.
+        make_writable(self.dir.path());
+    }
+}
+
+fn make_writable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return };
+    if meta.is_dir() {
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+pub(crate) fn config(dir: &Path) -> SpawnConfig {
+    SpawnConfig {
+        launcher: env!("CARGO_BIN_EXE_conductor-worker-launcher").into(),
+        cache_dir: dir.join("cache"),
+        boot_timeout: Duration::from_secs(30),
+    }
+}
+
+pub(crate) fn job(code: &str) -> Job {
+    Job {
+        execution_id: "test".to_owned(),
+        code: code.to_owned(),
+        api_name: "api".to_owned(),
+        globals: Map::new(),
+        limits: RunLimits {
+            wall: Duration::from_secs(20),
+            linger: Duration::from_millis(300),
+            max_output_bytes: 1 << 20,
+            max_result_bytes: 1 << 20,
+        },
+    }
+}
+
+pub(crate) fn only(value: &str) -> Grant {
+    Grant::Only(BTreeSet::from([value.to_owned()]))
+}
+
+pub(crate) fn settled(report: &RunReport) -> &Settled {
+    match &report.verdict {
+        Verdict::Settled { settled, .. } => settled,
+        other => panic!("not settled: {other:?}, stderr: {}", String::from_utf8_lossy(&report.stderr)),
+    }
+}
+
+pub(crate) fn json(report: RunReport) -> Value {
+    match settled(&report) {
+        Settled::Json { value } => value.clone(),
+        other => panic!("no JSON: {other:?}, stderr: {}", String::from_utf8_lossy(&report.stderr)),
+    }
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
