@@ -15,6 +15,8 @@ pub struct WorkerSpec {
     /// The session's workspace: the worker's working directory if `grants` let it read there, else an empty directory is.
     pub workspace: PathBuf,
     pub grants: Grants,
+    /// Directories that stay denied even below a granted one: conductor's own.
+    pub protected: BTreeSet<PathBuf>,
     /// V8 old-space limit in MiB.
     pub heap_mib: u32,
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
