@@ -35,6 +35,14 @@ pub enum ConnectError {
     Io { path: PathBuf, source: io::Error },
 }
 
+impl ConnectError {
+    /// True when another attempt in a moment may go better.
+    pub fn is_retryable(&self) -> bool {
+        // The daemon is there and does not keep up with its connections.
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
 }
