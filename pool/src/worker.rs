@@ -53,7 +53,6 @@ pub(crate) struct DenoWorker {
     commands: pipe::Sender,
     replies: pipe::Receiver,
     frames: FrameReader,
-    workspace: String,
 }
 
 impl DenoWorker {
@@ -78,10 +77,14 @@ impl DenoWorker {
             commands: pipe::Sender::from_owned_fd(commands).map_err(SpawnError::Start)?,
             replies: receiver(replies)?,
             frames: FrameReader::new(MAX_BOOT_FRAME),
-            workspace: workspace.to_string_lossy().into_owned(),
         };
+        let command = frame::encode(&Command::Boot {
+            workspace: &workspace.to_string_lossy(),
+            revoke_read: revoke.read,
+            revoke_write: revoke.write,
+        });
         let mut output = Output::new(MAX_BOOT_OUTPUT);
-        match timeout_at(deadline, worker.until_ready(revoke, &mut output)).await {
+        match timeout_at(deadline, worker.until_ready(&command, &mut output)).await {
             Ok(true) => Ok(worker),
             Ok(false) => Err(worker.failed_boot(output, deadline).await),
             Err(_) => Err(SpawnError::BootTimeout { after: limit }),
@@ -89,10 +92,9 @@ impl DenoWorker {
     }
 
     /// False when the worker closed its channel, broke it, or printed too much instead.
-    async fn until_ready(&mut self, revoke: Revoke, output: &mut Output) -> bool {
-        let command = frame::encode(&Command::Boot { revoke_read: revoke.read, revoke_write: revoke.write });
+    async fn until_ready(&mut self, command: &[u8], output: &mut Output) -> bool {
         // The pipe is empty and larger than the frame, so one attempt writes all of it, unless the process is gone.
-        if rustix::io::write(&self.commands, &command).ok() != Some(command.len()) {
+        if rustix::io::write(&self.commands, command).ok() != Some(command.len()) {
             return false;
         }
         loop {
@@ -135,7 +137,6 @@ impl DenoWorker {
             code: "return 1;",
             api_name: "api",
             globals: &serde_json::Map::new(),
-            workspace: &self.workspace,
             max_text: 1000,
         });
         rustix::io::write(&self.commands, &run)?;

@@ -3,8 +3,8 @@
 // Channel: descriptor 3 brings commands, descriptor 4 takes replies. Both carry frames: length as u32 little-endian,
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
-//   daemon -> worker   {boot: {revoke_read, revoke_write}}     once, before anything else
-//                      {run: {code, api_name, globals, workspace, max_text}}    once
+//   daemon -> worker   {boot: {workspace, revoke_read, revoke_write}}    once, before anything else
+//                      {run: {code, api_name, globals, max_text}}        once
 //   worker -> daemon   {ready: {}}                             warm, waits for the job
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
 //                      {open: {handles}}                       what keeps the event loop alive after that
@@ -12,7 +12,7 @@
 //                      {drained: {}}                           the event loop is empty: nothing more can happen
 //
 // User code shares this realm and may replace every global and every method of every prototype. So: everything used
-// after `compile` is captured below while the realm is still ours, objects handed to built-ins have no prototype, and no
+// after the job's code has started is captured below while the realm is still ours, objects handed to built-ins have no prototype, and no
 // user value is ever returned from an async function of ours (that would look up its `then`). What user code does to
 // this file can spoil only its own result: the daemon treats every byte from here as a claim.
 
@@ -338,13 +338,11 @@ function makeApi(workspace) {
   }));
 }
 
-function defineGlobals(globals, workspace) {
-  const define = (name, value) =>
-    defineProperty(globalThis, name, bare({ value, writable: true, configurable: true, enumerable: true }));
-  define("WORKSPACE_DIR", workspace);
+function defineGlobals(globals) {
   const names = ownKeys(globals);
   for (let i = 0; i < names.length; i++) {
-    if (!define(names[i], globals[names[i]])) {
+    const value = globals[names[i]];
+    if (!defineProperty(globalThis, names[i], bare({ value, writable: true, configurable: true, enumerable: true }))) {
       throw new NativeTypeError(`the global ${names[i]} cannot be defined`);
     }
   }
@@ -353,7 +351,13 @@ function defineGlobals(globals, workspace) {
 // Must equal USER_SCRIPT_URL in worker/frame.rs.
 const USER_SCRIPT_URL = "conductor:main.ts";
 
-const compile = (code, apiName) => new AsyncFunction(apiName, `${code}\n//# sourceURL=${USER_SCRIPT_URL}`);
+function call(code, apiName) {
+  const body = new AsyncFunction(apiName, `${code}\n//# sourceURL=${USER_SCRIPT_URL}`);
+  const promise = apply(body, undefined, [api]);
+  // With its own `constructor` the promise is awaited as it is; no replaced `then` or species is looked up.
+  defineProperty(promise, "constructor", bare({ value: NativePromise }));
+  return promise;
+}
 
 // Exactly one `settled` frame leaves, whoever is first: the value, an uncaught error, an exit.
 let settled = false;
@@ -381,15 +385,12 @@ function fail(thrown) {
   stop();
 }
 
-async function run({ code, api_name: apiName, globals, workspace, max_text }) {
+async function run({ code, api_name: apiName, globals, max_text }) {
   maxText = max_text;
   let value;
   try {
-    defineGlobals(globals, workspace);
-    const promise = apply(compile(code, apiName), undefined, [makeApi(workspace)]);
-    // With its own `constructor` the promise is awaited as it is; no replaced `then` or species is looked up.
-    defineProperty(promise, "constructor", bare({ value: NativePromise }));
-    value = await promise;
+    defineGlobals(globals);
+    value = await call(code, apiName);
   } catch (thrown) {
     fail(thrown);
     return;
@@ -400,17 +401,19 @@ async function run({ code, api_name: apiName, globals, workspace, max_text }) {
 
 // Names what is still open if the loop lives on for a while. The timer itself does not keep it alive.
 function reportOpenHandles() {
-  const timer = setTimer(() => {
+  handlesTimer = setTimer(() => {
     try {
       writeFrame(`{"open":{"handles":[${openHandles()}]}}`);
     } catch {
       // Only a description: without it the daemon reports handles without names.
     }
   }, 100);
-  unrefTimer(timer);
+  unrefTimer(handlesTimer);
 }
 
 const MAX_HANDLES = 20;
+const ownResources = bare(resources());
+let handlesTimer;
 
 function openHandles() {
   let text = "";
@@ -478,26 +481,34 @@ function watchForTheEnd() {
 // ---- Life of the worker ----
 
 // Runs every path once, so that the one real run finds all code compiled and all inline caches filled. The daemon
-// throws away what this writes to any stream.
+// throws away what comes before `ready`, on every stream.
 async function warm() {
-  const job = parse(decode(decoder, encode(encoder, stringify({
+  const job = bare({
     code: 'console.log("warm", { a: [1] }); console.error("warm"); await null; return { a: [1, "b", null, true] };',
-    globals: {},
-    workspace: "/",
-  }))));
-  const value = await apply(compile(job.code, "api"), undefined, [makeApi(job.workspace)]);
-  writeFrame(`{"warm":${encodeValue(value)}}`);
+    api_name: "api",
+    globals: { warm: 1 },
+    max_text: 1000,
+  });
+  await run(parse(decode(decoder, encode(encoder, stringify(job)))));
+  clearTimeout(handlesTimer);
+  settled = false;
+  delete globalThis.warm;
   writeFrame(`{"warm":${encodeValue(new Map([[1, { a: [1n] }]]))}}`);
   writeFrame(`{"warm":${thrownJson(new Error("warm", { cause: "warm" }))}}`);
+  // Nobody listens to it yet.
+  dispatchEvent(new Event("beforeunload", { cancelable: true }));
 }
 
 const { boot } = readFrame();
 // The channel stays open; only opening it again by path is taken away. A courtesy, not a boundary: see `worker.rs`.
 if (boot.revoke_read) Deno.permissions.revokeSync({ name: "read", path: "/dev/fd/3" });
 if (boot.revoke_write) Deno.permissions.revokeSync({ name: "write", path: "/dev/fd/4" });
-const ownResources = bare(resources());
+const api = makeApi(boot.workspace);
+defineGlobals({ WORKSPACE_DIR: boot.workspace });
 await warm();
-writeFrame('{"ready":{}}');
-const job = readFrame().run;
 watchForTheEnd();
-run(job);
+// Once the module has been evaluated, the end of the event loop is one step away from the end of the job.
+addEventListener("load", () => {
+  writeFrame('{"ready":{}}');
+  run(readFrame().run);
+}, { once: true });

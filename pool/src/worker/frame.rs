@@ -25,14 +25,13 @@ const HEADER: usize = 4;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Command<'a> {
-    /// The first frame: which permissions the harness gives back once its channel is open.
-    Boot { revoke_read: bool, revoke_write: bool },
+    /// The first frame: the workspace, and which permissions the harness gives back once its channel is open.
+    Boot { workspace: &'a str, revoke_read: bool, revoke_write: bool },
     /// The second and last: the job.
     Run {
         code: &'a str,
         api_name: &'a str,
         globals: &'a Map<String, Value>,
-        workspace: &'a str,
         /// UTF-16 units of an inspected value beyond which the harness cuts it.
         max_text: usize,
     },

@@ -93,7 +93,6 @@ impl Run {
             code: &job.code,
             api_name: &job.api_name,
             globals: &job.globals,
-            workspace: &worker.workspace,
             max_text: limits.max_result_bytes / MAX_ESCAPE,
         });
         worker.frames.set_limit(limits.max_result_bytes.saturating_add(ENVELOPE));

@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod endings;
+mod errors;
+mod grants;
+mod hostile;
+mod isolation;
+mod leaks;
 mod support;
 mod values;

@@ -1,0 +1,267 @@
+//! Every way a run can end gives its own verdict, at the time the limits say.
+
+use std::time::{Duration, Instant};
+
+use conductor_pool::{RunReport, Settled, Verdict};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Bench, job, settled};
+
+const SIGKILL: i32 = 9;
+const SIGABRT: i32 = 6;
+
+async fn run_for(bench: &Bench, wall: Duration, code: &str) -> RunReport {
+    let mut job = job(code);
+    job.limits.wall = wall;
+    bench.run_job(&bench.spec(), job).await
+}
+
+#[tokio::test]
+async fn code_that_does_not_stop_ends_at_its_time_limit() {
+    let bench = Bench::new();
+    let table = [
+        "console.log('partial'); for (;;);",
+        "console.log('partial'); await new Promise(f => setTimeout(f, 1e6));",
+        "console.log('partial'); const turn = () => process.nextTick(turn); turn();",
+        "console.log('partial'); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);",
+        "console.log('partial'); Deno.addSignalListener('SIGTERM', () => {}); process.kill(process.pid, 'SIGSTOP'); for (;;);",
+        "console.log('partial'); /(a+)+$/.test('a'.repeat(40) + 'b');",
+        "console.log('partial'); throw { get a() { for (;;); }, [Symbol.for('Deno.customInspect')]() { for (;;); } };",
+        "console.log('partial'); return { then() {} }, new Promise(f => setInterval(() => {}, 1000));",
+    ];
+    for code in table {
+        let started = Instant::now();
+        let report = run_for(&bench, Duration::from_millis(300), code).await;
+        assert!(matches!(report.verdict, Verdict::Timeout), "{code}: {:?}", report.verdict);
+        assert_eq!(report.stdout, b"partial\n", "{code}");
+        assert!(report.wall >= Duration::from_millis(300), "{code}: {:?}", report.wall);
+        assert!(started.elapsed() < Duration::from_secs(5), "{code}: {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn busy_code_is_charged_for_cpu_and_waiting_code_is_not() {
+    let bench = Bench::new();
+    let busy = run_for(&bench, Duration::from_secs(1), "for (;;);").await;
+    assert!(busy.cpu > Duration::from_millis(200), "{:?}", busy.cpu);
+    let waiting = bench.run("await new Promise(f => setTimeout(f, 500)); return 1;").await;
+    assert!(waiting.wall >= Duration::from_millis(500) && waiting.cpu < waiting.wall / 2, "{waiting:?}");
+}
+
+#[tokio::test]
+async fn cancelling_kills_at_once() {
+    let bench = Bench::new();
+    let worker = bench.boot(&bench.spec()).await.unwrap();
+    let cancel = CancellationToken::new();
+    let (events, mut received) = tokio::sync::mpsc::channel(4);
+    let running = tokio::spawn(worker.run(job("console.log('started'); for (;;);"), Some(events), cancel.clone()));
+    received.recv().await.unwrap();
+    let cancelled = Instant::now();
+    cancel.cancel();
+    let (report, reaped) = running.await.unwrap();
+    reaped.await;
+    assert!(matches!(report.verdict, Verdict::Cancelled));
+    assert_eq!(report.stdout, b"started\n");
+    assert!(cancelled.elapsed() < Duration::from_secs(2), "{:?}", cancelled.elapsed());
+}
+
+#[tokio::test]
+async fn a_run_cancelled_before_it_starts_reports_so() {
+    let bench = Bench::new();
+    let worker = bench.boot(&bench.spec()).await.unwrap();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let (report, reaped) = worker.run(job("return 1;"), None, cancel).await;
+    reaped.await;
+    assert!(matches!(report.verdict, Verdict::Cancelled));
+}
+
+#[tokio::test]
+async fn death_by_memory_is_told_from_other_deaths() {
+    let bench = Bench::new();
+    let spec = conductor_pool::WorkerSpec { heap_mib: 32, ..bench.spec() };
+    let code = "const a = []; for (;;) a.push(new Array(1000).fill({}));";
+    let report = bench.run_job(&spec, job(code)).await;
+    assert!(
+        matches!(report.verdict, Verdict::Exited { code: None, signal: Some(_), out_of_memory: true }),
+        "{:?}",
+        report.verdict
+    );
+
+    let report = bench.run("process.abort();").await;
+    assert!(
+        matches!(report.verdict, Verdict::Exited { signal: Some(SIGABRT), out_of_memory: false, .. }),
+        "{:?}",
+        report.verdict
+    );
+
+    let report = bench.run("console.log('last words'); process.kill(process.pid, 'SIGKILL'); for (;;);").await;
+    assert!(
+        matches!(report.verdict, Verdict::Exited { code: None, signal: Some(SIGKILL), out_of_memory: false }),
+        "{:?}",
+        report.verdict
+    );
+    assert_eq!(report.stdout, b"last words\n");
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_cut_at_the_limit() {
+    let bench = Bench::new();
+    let table = [
+        ("for (;;) console.log('x'.repeat(1000));", true),
+        ("for (;;) console.error('x');", false),
+        ("Deno.stdout.writeSync(new Uint8Array(40e6)); for (;;);", true),
+        ("for (let i = 0; i < 300; i++) console.log('x'.repeat(1000)); return 1;", true),
+    ];
+    for (code, on_stdout) in table {
+        let mut job = job(code);
+        job.limits.max_output_bytes = 100_000;
+        let report = bench.run_job(&bench.spec(), job).await;
+        assert!(matches!(report.verdict, Verdict::OutputLimit), "{code}: {:?}", report.verdict);
+        let (full, empty) = if on_stdout { (report.stdout, report.stderr) } else { (report.stderr, report.stdout) };
+        assert_eq!((full.len(), empty.len()), (100_000, 0), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn output_up_to_the_limit_is_fine() {
+    let bench = Bench::new();
+    let mut job = job("console.log('x'.repeat(99_999)); return 1;");
+    job.limits.max_output_bytes = 100_000;
+    let report = bench.run_job(&bench.spec(), job).await;
+    assert_eq!(report.stdout.len(), 100_000);
+    assert!(matches!(settled(&report), Settled::Json { .. }));
+}
+
+#[tokio::test]
+async fn a_result_over_the_limit_is_refused_without_being_read() {
+    let bench = Bench::new();
+    for code in ["return 'x'.repeat(50e6);", "return Array.from({ length: 1e6 }, (_, i) => i);"] {
+        let report = bench.run(code).await;
+        assert!(matches!(report.verdict, Verdict::ResultLimit), "{code}: {:?}", report.verdict);
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_nothing_is_not_a_timeout() {
+    let bench = Bench::new();
+    for code in [
+        "await new Promise(() => {});",
+        "await { then() {} };",
+        "setTimeout(() => console.log('done'), 10); await new Promise(() => {});",
+        "const timer = setTimeout(() => {}, 1e6); Deno.unrefTimer(timer); await new Promise(() => {});",
+    ] {
+        let report = bench.run(code).await;
+        assert!(matches!(report.verdict, Verdict::NeverSettles), "{code}: {:?}", report.verdict);
+        assert!(report.wall < Duration::from_secs(5), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn exits_carry_their_code() {
+    let bench = Bench::new();
+    let table = [
+        ("Deno.exit();", 0),
+        ("Deno.exit(0);", 0),
+        ("Deno.exit(3);", 3),
+        ("process.exit(4);", 4),
+        ("process.exitCode = 5; process.exit();", 5),
+        ("Deno.exitCode = 6; Deno.exit();", 6),
+        ("process.reallyExit(7);", 7),
+        ("Deno.exit(137);", 137),
+        ("setTimeout(() => Deno.exit(8), 10); await new Promise(f => setTimeout(f, 1e6));", 8),
+        ("addEventListener('unload', () => { console.log('unload'); }); Deno.exit(9);", 9),
+        ("try { Deno.exit(10); } finally { console.log('never'); }", 10),
+    ];
+    for (code, expected) in table {
+        let report = bench.run(&format!("console.log('out'); {code}")).await;
+        assert!(
+            matches!(settled(&report), Settled::Exit { code } if *code == expected),
+            "{code}: {:?}",
+            report.verdict
+        );
+        let unload = if code.contains("'unload'") { "out\nunload\n" } else { "out\n" };
+        assert_eq!(String::from_utf8_lossy(&report.stdout), unload, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_exit_that_goes_around_the_hook_is_still_seen() {
+    let bench = Bench::new();
+    let report = bench.run("const { promise } = Promise.withResolvers(); Object.defineProperty(Deno, 'exit', { value: () => {} }); new Worker('data:text/javascript,0', { type: 'module', deno: { permissions: 'none' } }); await promise;").await;
+    // An unstable option ends the process at once, without an exception.
+    assert!(
+        matches!(report.verdict, Verdict::Exited { code: Some(70), signal: None, out_of_memory: false }),
+        "{:?}",
+        report.verdict
+    );
+}
+
+#[tokio::test]
+async fn open_handles_end_after_linger_and_are_named() {
+    let bench = Bench::new();
+    let report = bench.run("setInterval(() => {}, 1000); return 'value';").await;
+    let Verdict::Settled { settled: Settled::Json { value }, open_handles: Some(handles), late: None } = report.verdict
+    else {
+        panic!("{:?}", report.verdict)
+    };
+    assert_eq!((value, handles), ("value".into(), vec!["Timeout".to_owned()]));
+    assert!(report.wall >= Duration::from_millis(300) && report.wall < Duration::from_secs(5), "{:?}", report.wall);
+}
+
+#[tokio::test]
+async fn work_after_the_value_that_ends_in_time_is_no_open_handle() {
+    let bench = Bench::new();
+    let report = bench.run("setTimeout(() => console.log('later'), 150); return 1;").await;
+    assert!(matches!(report.verdict, Verdict::Settled { open_handles: None, late: None, .. }), "{:?}", report.verdict);
+    assert_eq!(report.stdout, b"later\n");
+}
+
+#[tokio::test]
+async fn a_value_outlives_the_time_limit() {
+    let bench = Bench::new();
+    let mut job = job("setTimeout(() => { for (;;); }, 1); return 1;");
+    job.limits.wall = Duration::from_millis(400);
+    job.limits.linger = Duration::from_secs(60);
+    let report = bench.run_job(&bench.spec(), job).await;
+    assert!(
+        matches!(report.verdict, Verdict::Settled { settled: Settled::Json { .. }, open_handles: Some(_), .. }),
+        "{:?}",
+        report.verdict
+    );
+}
+
+#[tokio::test]
+async fn a_death_after_the_value_is_late() {
+    let bench = Bench::new();
+    let table = [
+        ("setTimeout(() => process.kill(process.pid, 'SIGKILL'), 20); return 1;", "signal 9"),
+        ("setTimeout(() => Deno.exit(3), 20); return 1;", "exit status 3"),
+    ];
+    for (code, expected) in table {
+        let report = bench.run(code).await;
+        let Verdict::Settled { settled: Settled::Json { .. }, late: Some(late), .. } = report.verdict else {
+            panic!("{code}: {:?}", report.verdict)
+        };
+        assert!(late.message.contains(expected), "{code}: {}", late.message);
+    }
+}
+
+#[tokio::test]
+async fn handlers_that_want_to_live_on_do_not_delay_the_answer() {
+    let bench = Bench::new();
+    let table = [
+        "addEventListener('beforeunload', (e) => { e.preventDefault(); for (;;); }); return 1;",
+        "addEventListener('unload', () => { for (;;); }); return 1;",
+        "process.on('exit', () => { for (;;); }); return 1;",
+        "process.on('beforeExit', () => { setTimeout(() => {}, 1e6); }); return 1;",
+        "for (const s of ['SIGTERM', 'SIGINT', 'SIGHUP']) { const h = () => {}; Deno.addSignalListener(s, h); Deno.removeSignalListener(s, h); } return 1;",
+    ];
+    for code in table {
+        let mut job = job(code);
+        job.limits.linger = Duration::from_secs(30);
+        let report = bench.run_job(&bench.spec(), job).await;
+        assert!(matches!(settled(&report), Settled::Json { .. }), "{code}: {:?}", report.verdict);
+        assert!(report.wall < Duration::from_secs(5), "{code}: {:?}", report.wall);
+    }
+}
