@@ -1,0 +1,152 @@
+//! An operator's connection: status, reload, stop. Answers each request with one reply, in order.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use conductor_pool::status::{BreakerStatus, PoolStatus};
+use conductor_protocol::status::{DaemonStatus, PoolReport, ProfileStatus, StatusReport};
+use conductor_protocol::{AdminReply, AdminRequest, FrameDecoder, PROTOCOL_VERSION, codec, frame};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
+
+use crate::BUILD;
+use crate::supervisor::{Command, Shared};
+
+/// Serves requests until the operator closes the connection or sends something that is none.
+pub(crate) async fn serve(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    mut decoder: FrameDecoder,
+    shared: Arc<Shared>,
+) {
+    let mut chunk = [0; 1024];
+    loop {
+        let payload = match decoder.next_frame() {
+            Ok(Some(payload)) => payload,
+            Ok(None) => match reader.read(&mut chunk).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => {
+                    decoder.push(&chunk[..n]);
+                    continue;
+                }
+            },
+            Err(_) => return,
+        };
+        let reply = match codec::decode(&payload) {
+            Ok(request) => answer(request, &shared).await,
+            Err(error) => AdminReply::Failed { text: crate::error_chain(&error) },
+        };
+        let bytes = codec::encode(&reply).ok().and_then(|payload| frame::encode(&payload).ok());
+        match bytes {
+            Some(bytes) if writer.write_all(&bytes).await.is_ok() => {}
+            _ => return,
+        }
+    }
+}
+
+async fn answer(request: AdminRequest, shared: &Shared) -> AdminReply {
+    match request {
+        AdminRequest::Status => match serde_json::to_vec(&status(shared).await) {
+            Ok(json) => AdminReply::Json(json),
+            Err(error) => AdminReply::Failed { text: error.to_string() },
+        },
+        AdminRequest::Reload => command(shared, Command::Reload).await,
+        AdminRequest::Stop => command(shared, |done| Command::Stop(Some(done))).await,
+    }
+}
+
+async fn command(
+    shared: &Shared,
+    command: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Command,
+) -> AdminReply {
+    let (done, outcome) = oneshot::channel();
+    let sent = shared.commands.send(command(done)).await.is_ok();
+    match outcome.await {
+        Ok(Ok(text)) if sent => AdminReply::Done { text },
+        Ok(Err(text)) => AdminReply::Failed { text },
+        _ => AdminReply::Failed { text: "the daemon is going down".into() },
+    }
+}
+
+async fn status(shared: &Shared) -> StatusReport {
+    let now = Instant::now();
+    let config = shared.config();
+    let pool = shared.pool.status().await.unwrap_or_default();
+    StatusReport {
+        daemon: DaemonStatus {
+            build: BUILD.into(),
+            protocol: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(shared.started_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            socket: shared.socket.display().to_string(),
+            config: config.path.as_ref().map(|path| path.display().to_string()),
+            phase: if shared.is_draining() { "draining".into() } else { "running".into() },
+            rss_bytes: resident_bytes(),
+        },
+        deno: shared.deno.status(),
+        sessions: shared.registry.status(now),
+        pool: pool_report(&pool, shared),
+        executions: shared.stats.totals(),
+        latency: shared.stats.latency(),
+        last_errors: shared.stats.last_errors(),
+        warnings: warnings(shared),
+    }
+}
+
+fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
+    let described = shared.describe_profiles();
+    let profiles = pool.profiles.iter().map(|profile| {
+        let (grants, workspace) = described.get(&profile.id).cloned().unwrap_or_default();
+        ProfileStatus {
+            id: profile.id.clone(),
+            source: profile.source.clone(),
+            grants,
+            workspace,
+            sessions: profile.registrations as u64,
+            idle: profile.idle as u64,
+            busy: profile.busy as u64,
+            booting: profile.booting as u64,
+            queued: profile.queued as u64,
+            breaker: match profile.breaker {
+                BreakerStatus::Closed => "closed".into(),
+                BreakerStatus::Open { .. } => "open".into(),
+                BreakerStatus::HalfOpen => "half-open".into(),
+            },
+            last_boot_error: profile.last_boot_error.clone(),
+            booted: profile.totals.booted,
+            boot_failures: profile.totals.boot_failures,
+            boot_p50_ms: profile.boot_p50_us.map(millis),
+        }
+    });
+    PoolReport {
+        max_workers: pool.max_workers as u64,
+        max_idle: pool.max_idle as u64,
+        profiles: profiles.collect(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "boot times are far below 2^53 microseconds")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1e3
+}
+
+fn warnings(shared: &Shared) -> Vec<String> {
+    let config = shared.config();
+    let broken = config.config.as_ref().err().map(|error| error.to_string());
+    let mut warnings: Vec<String> = broken.into_iter().chain(config.reload_error.clone()).collect();
+    for session in shared.registry.all() {
+        if let Some(Ok(profile)) = session.known_profile() {
+            warnings
+                .extend(profile.warnings.iter().map(|warning| format!("session {}: {warning}", session.id)));
+        }
+    }
+    warnings
+}
+
+/// Resident memory of this process; 0 where the kernel does not tell.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let resident = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    resident.unwrap_or_default().saturating_mul(u64::try_from(page).unwrap_or(4096))
+}

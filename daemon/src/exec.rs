@@ -1,0 +1,371 @@
+//! One `run_deno_code` call: arguments in, result out. The only place where code meets a worker.
+//!
+//! ```text
+//! arguments ─► RunArgs ─► script::prepare ─► Deno ready? ─► pool.lease ─► Lease::run ─► RunReport ─► ExecutionResult
+//! ```
+//! Every step can end the call with an error of its own kind; each call gives exactly one [`ExecutionResult`]. Owns the
+//! counter behind execution ids, nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use conductor_pool::{Job, PoolHandle, RunEvent, RunReport, Settled, Verdict};
+use conductor_script::{Import, Script};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::deno::DenoHandle;
+use crate::dirs::Dirs;
+use crate::profile::Profile;
+use crate::stats::{Spans, Stats};
+use args::RunArgs;
+use failure::Source;
+use result::{ErrorReport, ErrorType, ExecutionResult, ReturnFormat, Status, Timings};
+
+pub mod args;
+mod failure;
+pub mod result;
+pub(crate) mod schema;
+
+/// Code above this size is parsed on a blocking thread: 64 KiB take about a millisecond.
+const INLINE_PARSE_BYTES: usize = 64 << 10;
+
+/// Runs code; one for the daemon, shared by all sessions.
+#[derive(Debug)]
+pub struct Executor {
+    pool: PoolHandle,
+    deno: DenoHandle,
+    stats: Arc<Stats>,
+    dirs: Arc<Dirs>,
+    /// Makes ids of two daemons differ.
+    run_id: String,
+    next: AtomicU64,
+}
+
+/// Who calls, and how the call can be followed and ended.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    pub session: u64,
+    pub profile: &'a Profile,
+    /// Gets output and phases while the code runs; never blocks the run for longer than it takes to queue.
+    pub events: Option<mpsc::Sender<CallEvent>>,
+    pub cancel: CancellationToken,
+}
+
+/// What a caller can be told while it waits.
+#[derive(Clone, Debug)]
+pub enum CallEvent {
+    /// What the call waits for, in words.
+    Phase(String),
+    Output(RunEvent),
+}
+
+impl Executor {
+    pub fn new(pool: PoolHandle, deno: DenoHandle, stats: Arc<Stats>, dirs: Arc<Dirs>) -> Self {
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let run_id = format!("{:x}", since_epoch.as_secs());
+        Self { pool, deno, stats, dirs, run_id, next: AtomicU64::new(1) }
+    }
+
+    /// Runs one call.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the worker; the call is then counted as started only. Cancel the token instead.
+    pub async fn run(&self, arguments: Option<Map<String, Value>>, caller: Caller<'_>) -> ExecutionResult {
+        let started = Instant::now();
+        let id = format!("{}-{}", self.run_id, self.next.fetch_add(1, Ordering::Relaxed));
+        self.stats.execution_started();
+        let mut timings = Timings::default();
+        let mut result = match self.try_run(&id, arguments, &caller, &mut timings).await {
+            Ok(result) => result,
+            Err(error) => ExecutionResult::failed(id, *error),
+        };
+        timings.total = millis(started.elapsed());
+        result.timings = timings;
+        self.record(&result, caller.session);
+        result
+    }
+
+    async fn try_run(
+        &self,
+        id: &str,
+        arguments: Option<Map<String, Value>>,
+        caller: &Caller<'_>,
+        timings: &mut Timings,
+    ) -> Result<ExecutionResult, Box<ErrorReport>> {
+        let profile = caller.profile;
+        let args = RunArgs::read(arguments, profile)
+            .map_err(|error| ErrorReport::from_text(ErrorType::InvalidArguments, &error.to_string()))?;
+        refuse_packages(args.dependencies.first().map(String::as_str))?;
+
+        let parsing = Instant::now();
+        let RunArgs { code, timeout, globals, notes, .. } = args;
+        let (code, script) = prepare(code).await?;
+        check_imports(&script.imports)?;
+        timings.prepare = millis(parsing.elapsed());
+
+        let queueing = Instant::now();
+        let lease = tokio::select! {
+            // Cancel-safe: dropping the lease request takes it out of the queue.
+            lease = self.lease(caller) => lease?,
+            // Cancel-safe: waits for a flag.
+            () = caller.cancel.cancelled() => return Err(cancelled().into()),
+        };
+        timings.queue = millis(queueing.elapsed());
+
+        let job = Job {
+            execution_id: id.to_owned(),
+            code: script.code.clone(),
+            api_name: script.api_name.clone(),
+            globals,
+            limits: profile.limits(timeout),
+        };
+        let report = run_with_events(lease, job, caller).await;
+        timings.run = millis(report.wall);
+        timings.compute = millis(report.cpu);
+        let source = Source { text: &code, script: &script };
+        let mut result = from_report(id, report, source, timeout, profile);
+        result.notes.splice(0..0, notes);
+        Ok(result)
+    }
+
+    async fn lease(&self, caller: &Caller<'_>) -> Result<conductor_pool::Lease, Box<ErrorReport>> {
+        let deno = self.deno.ready(caller.events.as_ref()).await.map_err(|error| {
+            Box::new(ErrorReport::from_text(
+                ErrorType::Internal,
+                &format!("there is no Deno to run code: {error}"),
+            ))
+        })?;
+        let spec = Arc::new(caller.profile.worker_spec(&deno.path, &self.dirs));
+        self.pool
+            .lease(spec, caller.session, None)
+            .await
+            .map_err(|error| Box::new(failure::from_lease_error(&error)))
+    }
+
+    fn record(&self, result: &ExecutionResult, session: u64) {
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+        let spans = Spans {
+            total: ms(result.timings.total),
+            queue: ms(result.timings.queue),
+            run: ms(result.timings.run),
+        };
+        let kind = result.error.as_ref().map(|error| error.kind.name());
+        self.stats.execution_ended(spans, kind);
+        if let Some(error) = &result.error {
+            self.stats.error("execution", format!("{}: {}", error.kind.name(), error.message));
+        }
+        let (pid, start_ticks) = result.worker.map_or((0, 0), |worker| (worker.pid, worker.start_ticks));
+        tracing::debug!(
+            session,
+            execution = result.execution_id,
+            pid,
+            start_ticks,
+            error = kind,
+            total_ms = result.timings.total,
+            "execution ended"
+        );
+    }
+}
+
+async fn prepare(code: String) -> Result<(String, Script), Box<ErrorReport>> {
+    let parse = |code: String| {
+        let script = conductor_script::prepare(&code);
+        script.map(|script| (code, script)).map_err(|error| Box::new(failure::from_syntax_error(&error)))
+    };
+    if code.len() <= INLINE_PARSE_BYTES {
+        return parse(code);
+    }
+    tokio::task::spawn_blocking(move || parse(code)).await.unwrap_or_else(|_panicked| {
+        Err(Box::new(ErrorReport::new(
+            ErrorType::Internal,
+            "reading the code failed; this is a fault of conductor",
+        )))
+    })
+}
+
+fn refuse_packages(dependency: Option<&str>) -> Result<(), Box<ErrorReport>> {
+    let Some(name) = dependency else { return Ok(()) };
+    Err(Box::new(
+        ErrorReport::new(
+            ErrorType::Dependency,
+            format!("`{name}`: packages are not available in this build"),
+        )
+        .hint("use `node:` modules, web APIs or plain code, and leave `dependencies` out"),
+    ))
+}
+
+/// Refuses what would fail in the worker anyway, with the place and a better reason.
+fn check_imports(imports: &[Import]) -> Result<(), Box<ErrorReport>> {
+    for import in imports {
+        let specifier = import.specifier.as_str();
+        let message = if specifier.starts_with("npm:") || specifier.starts_with("jsr:") {
+            format!("cannot import `{specifier}`: packages are not available in this build")
+        } else if specifier.starts_with("http:") || specifier.starts_with("https:") {
+            format!("cannot import `{specifier}`: code is never fetched from the network")
+        } else {
+            continue;
+        };
+        let hint = "use `node:` modules, web APIs or plain code";
+        return Err(Box::new(ErrorReport {
+            line: Some(import.line),
+            column: Some(import.column),
+            ..ErrorReport::new(ErrorType::Dependency, message).hint(hint)
+        }));
+    }
+    Ok(())
+}
+
+/// Runs the job, handing its output on while it runs.
+async fn run_with_events(lease: conductor_pool::Lease, job: Job, caller: &Caller<'_>) -> RunReport {
+    let Some(events) = &caller.events else { return lease.run(job, None, caller.cancel.clone()).await };
+    // As many chunks as a burst of output brings before they are passed on; a full channel slows the worker down.
+    let (sender, mut receiver) = mpsc::channel(64);
+    let forward = async {
+        while let Some(event) = receiver.recv().await {
+            if events.send(CallEvent::Output(event)).await.is_err() {
+                // receiver gone: the session ended, and its token ends the run
+                break;
+            }
+        }
+    };
+    let (report, ()) = tokio::join!(lease.run(job, Some(sender), caller.cancel.clone()), forward);
+    report
+}
+
+fn from_report(
+    id: &str,
+    report: RunReport,
+    source: Source<'_>,
+    timeout: Duration,
+    profile: &Profile,
+) -> ExecutionResult {
+    let mut notes = Vec::new();
+    let outcome = outcome_of(report.verdict, source, timeout, profile, &mut notes);
+    let (value, format, error) = match outcome {
+        Ok((value, format)) => (value, format, None),
+        Err(error) => (None, ReturnFormat::None, Some(*error)),
+    };
+    ExecutionResult {
+        status: if error.is_some() { Status::Error } else { Status::Success },
+        return_value: value,
+        return_value_format: format,
+        stdout: String::from_utf8_lossy(&report.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&report.stderr).into_owned(),
+        error,
+        execution_id: id.to_owned(),
+        timings: Timings::default(),
+        notes,
+        worker: Some(report.worker),
+    }
+}
+
+type Outcome = Result<(Option<Value>, ReturnFormat), Box<ErrorReport>>;
+
+fn outcome_of(
+    verdict: Verdict,
+    source: Source<'_>,
+    timeout: Duration,
+    profile: &Profile,
+    notes: &mut Vec<String>,
+) -> Outcome {
+    let fail = |kind, message: String| Err(Box::new(ErrorReport::new(kind, message)));
+    match verdict {
+        Verdict::Settled { late: Some(thrown), settled, .. }
+            if !matches!(settled, Settled::Thrown { .. }) =>
+        {
+            let mut error = failure::from_thrown(&thrown, source);
+            error.message = format!("{} (thrown after the code had returned)", error.message);
+            Err(Box::new(error))
+        }
+        Verdict::Settled { settled, open_handles, .. } => {
+            notes.extend(open_handles.map(|handles| open_handles_note(&handles)));
+            settled_outcome(settled, source, notes)
+        }
+        Verdict::NeverSettles => Err(Box::new(
+            ErrorReport::new(
+                ErrorType::Runtime,
+                "a top-level await never settles: nothing is left that could settle it",
+            )
+            .hint("check that every promise the code awaits is resolved or rejected somewhere"),
+        )),
+        Verdict::Timeout => {
+            let maximum = profile.max_timeout.as_millis();
+            Err(Box::new(
+                ErrorReport::new(
+                    ErrorType::Timeout,
+                    format!("the code ran for {} ms without an end", timeout.as_millis()),
+                )
+                .hint(format!("do less in one call, or pass a longer `timeout` (at most {maximum} ms)")),
+            ))
+        }
+        Verdict::Cancelled => Err(Box::new(cancelled())),
+        Verdict::OutputLimit => {
+            let limit = profile.max_output_bytes;
+            Err(Box::new(
+                ErrorReport::new(ErrorType::OutputLimit, format!("the code printed more than {limit} bytes"))
+                    .hint("print less, or return a summary"),
+            ))
+        }
+        Verdict::ResultLimit => {
+            let limit = profile.max_result_bytes;
+            Err(Box::new(
+                ErrorReport::new(
+                    ErrorType::OutputLimit,
+                    format!("the returned value is larger than {limit} bytes"),
+                )
+                .hint("return a part of it, or a summary"),
+            ))
+        }
+        Verdict::Exited { out_of_memory: true, .. } => Err(Box::new(
+            ErrorReport::new(
+                ErrorType::Memory,
+                format!("the code needed more than {} MiB of memory", profile.heap_mib),
+            )
+            .hint("work on smaller pieces, or stream the data"),
+        )),
+        Verdict::Exited { code: Some(code), .. } => exit_outcome(code, notes),
+        Verdict::Exited { signal, .. } => {
+            fail(ErrorType::Exit, format!("the process was ended by signal {}", signal.unwrap_or_default()))
+        }
+        Verdict::BrokenChannel { detail } => Err(Box::new(
+            ErrorReport::new(ErrorType::Internal, format!("the result of the code was lost: {detail}"))
+                .hint("code that closes or writes to unknown file descriptors breaks its own result channel"),
+        )),
+    }
+}
+
+fn settled_outcome(settled: Settled, source: Source<'_>, notes: &mut Vec<String>) -> Outcome {
+    match settled {
+        Settled::None => Ok((None, ReturnFormat::None)),
+        Settled::Json { value } => Ok((Some(value), ReturnFormat::Json)),
+        Settled::Inspect { text } => Ok((Some(Value::String(text)), ReturnFormat::Inspect)),
+        Settled::Exit { code } => exit_outcome(code, notes),
+        Settled::Thrown { error } => Err(Box::new(failure::from_thrown(&error, source))),
+    }
+}
+
+fn exit_outcome(code: i32, notes: &mut Vec<String>) -> Outcome {
+    if code == 0 {
+        notes.push("the code called exit(0)".into());
+        return Ok((None, ReturnFormat::None));
+    }
+    Err(Box::new(ErrorReport::new(ErrorType::Exit, format!("the code exited with code {code}"))))
+}
+
+fn open_handles_note(handles: &[String]) -> String {
+    let names = if handles.is_empty() { String::new() } else { format!(": {}", handles.join(", ")) };
+    format!("the code left something open that kept it alive, and was ended{names}")
+}
+
+fn cancelled() -> ErrorReport {
+    ErrorReport::new(ErrorType::Cancelled, "the call was cancelled")
+}
+
+fn millis(duration: Duration) -> f64 {
+    // Microseconds are as fine as these clocks mean anything.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,335 @@
+//! What one execution came to, and how it is told: as structured content and as text. Pure.
+//!
+//! Some clients show the model only one of the two, so each stands alone. The structured form follows `outputSchema` in
+//! [`super::schema`]; fields may be added, never renamed.
+
+use std::fmt::Write;
+
+use conductor_pool::WorkerIdentity;
+use rmcp::model::{CallToolResult, ContentBlock};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The answer to one `run_deno_code` call.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionResult {
+    pub status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_value: Option<Value>,
+    pub return_value_format: ReturnFormat,
+    pub stdout: String,
+    pub stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    pub execution_id: String,
+    pub timings: Timings,
+    /// What a reader should know: a cut timeout, handles that were left open.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Which process ran the code; for logs and status, not for the client.
+    #[serde(skip)]
+    pub worker: Option<WorkerIdentity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Success,
+    Error,
+}
+
+/// How `returnValue` shows the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReturnFormat {
+    /// The JSON value itself.
+    Json,
+    /// A string: what `Deno.inspect` shows of a value that JSON cannot hold.
+    Inspect,
+    /// There is no value.
+    None,
+}
+
+/// Milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Timings {
+    /// From the daemon's receipt of the call to its answer.
+    pub total: f64,
+    /// Reading and rewriting the code.
+    pub prepare: f64,
+    /// Waiting for a worker.
+    pub queue: f64,
+    /// Wall time in the worker.
+    pub run: f64,
+    /// CPU time of the worker.
+    pub compute: f64,
+}
+
+/// Kinds of failure; clients and models branch on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorType {
+    Syntax,
+    Runtime,
+    Permission,
+    Timeout,
+    Memory,
+    OutputLimit,
+    Exit,
+    Cancelled,
+    Dependency,
+    Busy,
+    /// The arguments of the call are wrong.
+    InvalidArguments,
+    /// The session's configuration is wrong or refused; an administrator must act.
+    Configuration,
+    Internal,
+}
+
+impl ErrorType {
+    pub const ALL: [Self; 13] = [
+        Self::Syntax,
+        Self::Runtime,
+        Self::Permission,
+        Self::Timeout,
+        Self::Memory,
+        Self::OutputLimit,
+        Self::Exit,
+        Self::Cancelled,
+        Self::Dependency,
+        Self::Busy,
+        Self::InvalidArguments,
+        Self::Configuration,
+        Self::Internal,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::Runtime => "runtime",
+            Self::Permission => "permission",
+            Self::Timeout => "timeout",
+            Self::Memory => "memory",
+            Self::OutputLimit => "output_limit",
+            Self::Exit => "exit",
+            Self::Cancelled => "cancelled",
+            Self::Dependency => "dependency",
+            Self::Busy => "busy",
+            Self::InvalidArguments => "invalid_arguments",
+            Self::Configuration => "configuration",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What went wrong, where, and what to do about it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorReport {
+    #[serde(rename = "type")]
+    pub kind: ErrorType,
+    pub message: String,
+    /// 1-based, in the code as it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// 1-based.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_frame: Option<String>,
+    /// Frames of the sent code only, named `main.ts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
+    /// The messages of the error's causes and members, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cause: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ErrorReport {
+    pub fn new(kind: ErrorType, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            line: None,
+            column: None,
+            code_frame: None,
+            stack: None,
+            cause: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Splits `text` at its `hint:` line, as conductor's own errors write it.
+    pub fn from_text(kind: ErrorType, text: &str) -> Self {
+        match text.split_once("\nhint: ") {
+            Some((message, hint)) => Self::new(kind, message).hint(hint),
+            None => Self::new(kind, text),
+        }
+    }
+
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl ExecutionResult {
+    /// An answer to a call that never reached a worker.
+    pub fn failed(execution_id: String, error: ErrorReport) -> Self {
+        Self {
+            status: Status::Error,
+            return_value: None,
+            return_value_format: ReturnFormat::None,
+            stdout: String::new(),
+            stderr: String::new(),
+            error: Some(error),
+            execution_id,
+            timings: Timings::default(),
+            notes: Vec::new(),
+            worker: None,
+        }
+    }
+
+    pub fn into_call_result(self) -> CallToolResult {
+        let text = self.text();
+        let is_error = self.status == Status::Error;
+        let structured =
+            serde_json::to_value(&self).expect("string keys and finite numbers always serialize");
+        let mut result = if is_error {
+            CallToolResult::error(vec![ContentBlock::text(text)])
+        } else {
+            CallToolResult::success(vec![ContentBlock::text(text)])
+        };
+        result.structured_content = Some(structured);
+        result
+    }
+
+    /// The result in words, for clients that show only text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match &self.error {
+            Some(error) => write_error(&mut text, error),
+            None => text.push_str(&self.value_text()),
+        }
+        write_section(&mut text, "stdout", &self.stdout);
+        write_section(&mut text, "stderr", &self.stderr);
+        for note in &self.notes {
+            write_line(&mut text, &format!("note: {note}"));
+        }
+        text
+    }
+
+    fn value_text(&self) -> String {
+        match (&self.return_value, self.return_value_format) {
+            (Some(Value::String(text)), ReturnFormat::Inspect) => text.clone(),
+            (Some(value), _) => format!("{value:#}"),
+            (None, _) if self.stdout.is_empty() && self.stderr.is_empty() => "(no value, no output)".into(),
+            (None, _) => "(no value)".into(),
+        }
+    }
+}
+
+fn write_error(text: &mut String, error: &ErrorReport) {
+    write_line(text, &format!("error ({}): {}", error.kind.name(), error.message));
+    for cause in &error.cause {
+        write_line(text, &format!("caused by: {cause}"));
+    }
+    if let Some(frame) = &error.code_frame {
+        write_line(text, frame);
+    }
+    if let Some(stack) = &error.stack {
+        write_line(text, stack);
+    }
+    if let Some(hint) = &error.hint {
+        write_line(text, &format!("hint: {hint}"));
+    }
+}
+
+fn write_section(text: &mut String, name: &str, body: &str) {
+    if !body.is_empty() {
+        write_line(text, &format!("\n{name}:\n{}", body.strip_suffix('\n').unwrap_or(body)));
+    }
+}
+
+fn write_line(text: &mut String, line: &str) {
+    let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    write!(text, "{separator}{line}").expect("a String takes everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn success() -> ExecutionResult {
+        ExecutionResult {
+            status: Status::Success,
+            return_value: Some(json!({"a": 1})),
+            return_value_format: ReturnFormat::Json,
+            stdout: "hi\n".into(),
+            error: None,
+            ..ExecutionResult::failed("x1".into(), ErrorReport::new(ErrorType::Internal, ""))
+        }
+    }
+
+    #[test]
+    fn the_text_alone_tells_everything() {
+        assert_eq!(success().text(), "{\n  \"a\": 1\n}\n\nstdout:\nhi");
+        let mut failed = success();
+        failed.error = Some(ErrorReport {
+            line: Some(2),
+            code_frame: Some("> 2 | boom()".into()),
+            stack: Some("    at main.ts:2:1".into()),
+            cause: vec!["Error: inner".into()],
+            ..ErrorReport::new(ErrorType::Runtime, "Error: outer").hint("do not")
+        });
+        assert_eq!(
+            failed.text(),
+            "error (runtime): Error: outer\ncaused by: Error: inner\n> 2 | boom()\n    at main.ts:2:1\nhint: do not\n\n\
+             stdout:\nhi"
+        );
+    }
+
+    #[test]
+    fn a_string_value_is_told_from_an_inspected_one() {
+        let text = |value: &str, format| {
+            ExecutionResult {
+                return_value: Some(json!(value)),
+                return_value_format: format,
+                stdout: String::new(),
+                ..success()
+            }
+            .text()
+        };
+        assert_eq!(text("a", ReturnFormat::Json), "\"a\"");
+        assert_eq!(text("Map(0) {}", ReturnFormat::Inspect), "Map(0) {}");
+    }
+
+    #[test]
+    fn the_structured_form_has_the_documented_names() {
+        let result = success().into_call_result();
+        assert_eq!(result.is_error, Some(false));
+        let structured = result.structured_content.expect("is there");
+        assert_eq!(structured["status"], "success");
+        assert_eq!(structured["returnValueFormat"], "json");
+        assert_eq!(structured["executionId"], "x1");
+        assert!(structured.get("error").is_none() && structured.get("worker").is_none());
+    }
+
+    #[test]
+    fn names_and_serialized_names_of_error_types_agree() {
+        for kind in ErrorType::ALL {
+            assert_eq!(json!(kind), json!(kind.name()));
+        }
+    }
+
+    #[test]
+    fn own_errors_carry_their_hint_apart() {
+        let report = ErrorReport::from_text(ErrorType::InvalidArguments, "bad\nhint: do this");
+        assert_eq!((report.message.as_str(), report.hint.as_deref()), ("bad", Some("do this")));
+    }
+}

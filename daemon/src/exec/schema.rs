@@ -1,0 +1,141 @@
+//! The JSON Schemas and the description of `run_deno_code`, as clients and models read them. Pure.
+
+use std::sync::Arc;
+
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde_json::{Value, json};
+
+use super::result::ErrorType;
+use crate::profile::Profile;
+
+pub(crate) const TOOL_NAME: &str = "run_deno_code";
+
+/// The tool as a session sees it. Without a profile (its configuration is wrong) the tool is still listed: the first call
+/// tells the error by name.
+pub(crate) fn run_deno_code(profile: Option<&Profile>) -> Tool {
+    let annotations = ToolAnnotations::new();
+    Tool::new(TOOL_NAME, description(profile), object(input_schema()))
+        .with_title("Run TypeScript")
+        .with_raw_output_schema(object(output_schema()))
+        .with_annotations(annotations.destructive(false).open_world(false))
+}
+
+fn object(schema: Value) -> Arc<JsonObject> {
+    match schema {
+        Value::Object(object) => Arc::new(object),
+        _ => unreachable!("every schema here is written as an object"),
+    }
+}
+
+/// Under 2 KB: some clients cut longer ones.
+fn description(profile: Option<&Profile>) -> String {
+    let mut text = String::from(
+        "Run TypeScript or JavaScript in a fresh, isolated Deno process, used for this call only. The value of the last \
+         expression (or of a top-level `return`) comes back as returnValue; console output comes back as stdout and \
+         stderr. Top-level await, static and dynamic imports of `node:` modules, and all web APIs work. No state is kept \
+         between calls.\n",
+    );
+    if let Some(profile) = profile {
+        let grants = profile.grants_in_words();
+        text.push_str(&format!(
+            "\nPermissions: {grants}. Not allowed: everything else. Only an administrator can change this.\n"
+        ));
+        text.push_str(&format!("Workspace: {} (also as WORKSPACE_DIR).\n", profile.workspace.display()));
+        text.push_str(&format!(
+            "Time limit: {} ms by default, at most {} ms.\n",
+            profile.default_timeout.as_millis(),
+            profile.max_timeout.as_millis()
+        ));
+    }
+    text.push_str(
+        "\nExample:\nconst rows = [3, 1, 2].toSorted();\nconsole.log(`sorted ${rows.length} rows`);\n({ first: rows[0], \
+         total: rows.reduce((a, b) => a + b) })",
+    );
+    text
+}
+
+fn input_schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "deno_code": {
+                "type": "string",
+                "description": "TypeScript or JavaScript to run as a module. End with an expression, or `return` a value."
+            },
+            "timeout": {
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "description": "Wall time limit in milliseconds; cut to the maximum."
+            },
+            "globals": {
+                "type": "object",
+                "description": "Values to define as global variables, by name."
+            },
+            "dependencies": {
+                "type": "array",
+                "items": { "type": "string" },
+                "description": "Packages the code imports, like npm:zod. Not available in this build."
+            }
+        },
+        "required": ["deno_code"],
+        "additionalProperties": false
+    })
+}
+
+fn output_schema() -> Value {
+    let position =
+        json!({ "type": "integer", "minimum": 1, "description": "1-based, in deno_code as sent." });
+    json!({
+        "type": "object",
+        "properties": {
+            "status": { "type": "string", "enum": ["success", "error"] },
+            "returnValue": { "description": "The value of the code; absent when there is none." },
+            "returnValueFormat": {
+                "type": "string",
+                "enum": ["json", "inspect", "none"],
+                "description": "json: returnValue is the value. inspect: a string showing a value that JSON cannot hold. none: there is no value."
+            },
+            "stdout": { "type": "string" },
+            "stderr": { "type": "string" },
+            "error": {
+                "type": "object",
+                "properties": {
+                    "type": { "type": "string", "enum": ErrorType::ALL.map(ErrorType::name) },
+                    "message": { "type": "string" },
+                    "line": position,
+                    "column": position,
+                    "codeFrame": { "type": "string", "description": "The lines around the error." },
+                    "stack": { "type": "string", "description": "Frames of deno_code only." },
+                    "cause": { "type": "array", "items": { "type": "string" } },
+                    "hint": { "type": "string", "description": "The usual cure." }
+                },
+                "required": ["type", "message"]
+            },
+            "executionId": { "type": "string" },
+            "timings": {
+                "type": "object",
+                "description": "Milliseconds. total: receipt to answer; prepare: reading the code; queue: waiting for a worker; run: wall time in the worker; compute: its CPU time.",
+                "properties": {
+                    "total": { "type": "number" },
+                    "prepare": { "type": "number" },
+                    "queue": { "type": "number" },
+                    "run": { "type": "number" },
+                    "compute": { "type": "number" }
+                },
+                "required": ["total", "prepare", "queue", "run", "compute"]
+            },
+            "notes": { "type": "array", "items": { "type": "string" } }
+        },
+        "required": ["status", "returnValueFormat", "stdout", "stderr", "executionId", "timings"]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_fits_every_client() {
+        assert!(description(None).len() < 2048);
+    }
+}

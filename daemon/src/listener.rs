@@ -1,0 +1,248 @@
+//! The socket: who may listen on it, who may connect to it.
+//!
+//! [`Endpoint::claim`] makes a directory that only the user can enter, takes a lock beside the socket, and binds. Only the
+//! holder of the lock ever removes a socket file, and only one that is a socket nobody answers on; so two daemons that
+//! start at once cannot take each other's place. Owns the socket and the lock until it is dropped.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use conductor_protocol::endpoint;
+use interprocess::local_socket::tokio::{Listener, Stream};
+use interprocess::local_socket::traits::StreamCommon as _;
+use interprocess::local_socket::traits::tokio::Listener as _;
+use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
+use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// A bound socket that is ours alone.
+#[derive(Debug)]
+pub struct Endpoint {
+    listener: Listener,
+    path: PathBuf,
+    /// Held as long as the socket is.
+    _lock: Flock<File>,
+}
+
+/// Why the daemon cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error(
+        "the socket path {} is longer than the {} bytes an address holds\nhint: give a shorter one with --socket",
+        .path.display(), endpoint::MAX_SOCKET_PATH_BYTES
+    )]
+    TooLong { path: PathBuf },
+    #[error("cannot use the directory {} for the socket", .path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("the directory {} {why}\nhint: {hint}", .path.display())]
+    Untrusted { path: PathBuf, why: &'static str, hint: String },
+    #[error("another daemon serves {}", .path.display())]
+    AlreadyRunning { path: PathBuf },
+    #[error("{} is in the way of the socket: it is no socket\nhint: move it away", .path.display())]
+    NoSocket { path: PathBuf },
+    #[error("cannot listen on {}", .path.display())]
+    Bind { path: PathBuf, source: io::Error },
+}
+
+impl Endpoint {
+    /// Takes the first candidate whose directory can be used. With one candidate, as with `--socket`, there is no choice.
+    ///
+    /// # Errors
+    /// The last candidate's error, or at once when another daemon serves one of them.
+    pub fn claim_first(candidates: &[PathBuf]) -> Result<Self, ClaimError> {
+        let mut last = None;
+        for path in candidates {
+            match Self::claim(path) {
+                Err(error @ (ClaimError::Directory { .. } | ClaimError::Untrusted { .. })) => {
+                    last = Some(error)
+                }
+                result => return result,
+            }
+        }
+        let nowhere = || ClaimError::Directory {
+            path: PathBuf::new(),
+            source: io::Error::new(
+                io::ErrorKind::NotFound,
+                "there is no place for it; give one with --socket",
+            ),
+        };
+        Err(last.unwrap_or_else(nowhere))
+    }
+
+    fn claim(path: &Path) -> Result<Self, ClaimError> {
+        if !endpoint::fits(path) {
+            return Err(ClaimError::TooLong { path: path.to_owned() });
+        }
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        make_private(directory)?;
+        let lock = lock(path)?;
+        remove_stale(path)?;
+        let bind_error = |source| ClaimError::Bind { path: path.to_owned(), source };
+        let name = path.to_fs_name::<GenericFilePath>().map_err(bind_error)?;
+        let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio().map_err(bind_error)?;
+        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next connection of the same user. Others are closed without a word.
+    ///
+    /// # Errors
+    /// The operating system's, such as too many open files: wait and call again.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        loop {
+            let stream = self.listener.accept().await?;
+            let peer = stream.peer_creds()?.euid();
+            if peer == Some(nix::unistd::geteuid().as_raw()) {
+                return Ok(stream);
+            }
+            tracing::warn!(peer, "a connection of another user is refused");
+        }
+    }
+}
+
+/// Makes the directory, or checks that the one that is there lets nobody else in.
+fn make_private(directory: &Path) -> Result<(), ClaimError> {
+    let failed = |source| ClaimError::Directory { path: directory.to_owned(), source };
+    let untrusted = |why, hint| ClaimError::Untrusted { path: directory.to_owned(), why, hint };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let meta = directory.symlink_metadata().map_err(failed)?;
+    if !meta.is_dir() {
+        return Err(untrusted("is a symbolic link", "name the directory itself".into()));
+    }
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(untrusted("belongs to another user", "give another place with --socket".into()));
+    }
+    if meta.permissions().mode() & 0o077 != 0 {
+        return Err(untrusted("can be entered by others", format!("chmod 700 {}", directory.display())));
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, ClaimError> {
+    let lock_path = path.with_extension("lock");
+    let failed = |source| ClaimError::Directory { path: lock_path.clone(), source };
+    let mut options = OpenOptions::new();
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => ClaimError::AlreadyRunning { path: path.to_owned() },
+        errno => failed(errno.into()),
+    })
+}
+
+/// Removes a socket that a daemon left behind. Call with the lock held.
+fn remove_stale(path: &Path) -> Result<(), ClaimError> {
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ClaimError::Bind { path: path.to_owned(), source }),
+    };
+    if !meta.file_type().is_socket() {
+        return Err(ClaimError::NoSocket { path: path.to_owned() });
+    }
+    if UnixStream::connect(path).is_ok() {
+        // Someone listens without the lock, so it is not one of ours to replace.
+        return Err(ClaimError::AlreadyRunning { path: path.to_owned() });
+    }
+    std::fs::remove_file(path).map_err(|source| ClaimError::Bind { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn claim(path: &Path) -> Result<Endpoint, ClaimError> {
+        Endpoint::claim_first(&[path.to_owned()])
+    }
+
+    #[tokio::test]
+    async fn only_the_user_can_reach_the_socket() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/s.sock");
+        let endpoint = claim(&path).expect("is free");
+        let mode = |path: &Path| path.metadata().expect("is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().expect("has one"))), (0o600, 0o700));
+        drop(endpoint);
+        assert!(!path.exists(), "it is taken away in the end");
+    }
+
+    #[tokio::test]
+    async fn there_is_one_daemon_for_a_socket() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/s.sock");
+        let first = claim(&path).expect("is free");
+        assert!(matches!(claim(&path), Err(ClaimError::AlreadyRunning { .. })));
+        assert!(path.exists(), "the loser touches nothing");
+        drop(first);
+        claim(&path).expect("is free again");
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let run = dir.path().join("run");
+        DirBuilder::new().mode(0o700).create(&run).expect("makes it");
+        let path = run.join("s.sock");
+        drop(UnixListener::bind(&path).expect("binds"));
+        assert!(path.exists(), "a socket nobody answers on stays behind");
+        drop(claim(&path).expect("replaces it"));
+
+        let foreign = UnixListener::bind(&path).expect("binds");
+        assert!(matches!(claim(&path), Err(ClaimError::AlreadyRunning { .. })));
+        drop(foreign);
+        std::fs::remove_file(&path).expect("removes it");
+
+        std::fs::write(&path, "precious").expect("writes");
+        assert!(matches!(claim(&path), Err(ClaimError::NoSocket { .. })));
+        assert_eq!(std::fs::read_to_string(&path).expect("is still there"), "precious");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_enter_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).expect("makes it");
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).expect("sets the mode");
+        let error = claim(&open.join("s.sock")).expect_err("is refused").to_string();
+        assert!(error.contains("hint: chmod 700"), "{error}");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&open, &link).expect("links");
+        assert!(claim(&link.join("s.sock")).is_err());
+        let long = dir.path().join("x".repeat(120)).join("s.sock");
+        assert!(matches!(claim(&long), Err(ClaimError::TooLong { .. })));
+    }
+
+    #[tokio::test]
+    async fn of_many_daemons_that_start_at_once_one_wins() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for round in 0..50 {
+            let path = dir.path().join(format!("run{round}/s.sock"));
+            let runtime = tokio::runtime::Handle::current();
+            let claims: Vec<_> = std::thread::scope(|scope| {
+                let start = || {
+                    let _entered = runtime.enter();
+                    claim(&path)
+                };
+                let racers: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+                racers.into_iter().map(|racer| racer.join().expect("does not panic")).collect()
+            });
+            let winners = claims.iter().filter(|claim| claim.is_ok()).count();
+            let losers =
+                claims.iter().filter(|claim| matches!(claim, Err(ClaimError::AlreadyRunning { .. }))).count();
+            assert_eq!((winners, losers), (1, 3), "{claims:?}");
+        }
+    }
+}

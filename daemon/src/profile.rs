@@ -1,0 +1,391 @@
+//! Profiles: what the code of one session may do. Pure, but for reading whether a granted path exists.
+//!
+//! Sources, later wins: built-in defaults, `[profiles.NAME]` of the configuration file, the `MCP_CONDUCTOR_*` variables the
+//! client sent. What the variables ask for is then held against `[policy]`: more than it offers is refused, never cut in
+//! silence. The model can change none of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use conductor_pool::{Grant, Grants, RunLimits, WorkerSpec};
+
+use crate::config::{Config, PolicySection, ProfileSection};
+use crate::dirs::Dirs;
+use expand::{ExpandError, Scope, expand, references};
+use run_args::RunArgsError;
+
+pub mod expand;
+pub mod run_args;
+
+/// Settings when nothing says otherwise; `docs/ENV_VARS.md` names them.
+pub mod defaults {
+    use std::time::Duration;
+
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    pub const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+    pub const LINGER: Duration = Duration::from_secs(5);
+    pub const HEAP_MIB: u32 = 256;
+    pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
+    pub const MAX_RESULT_BYTES: usize = 8 << 20;
+}
+
+/// The effective configuration of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub name: String,
+    pub workspace: PathBuf,
+    pub grants: Grants,
+    /// Variables the code may read, with their values.
+    pub env: BTreeMap<String, String>,
+    pub default_timeout: Duration,
+    pub max_timeout: Duration,
+    pub linger: Duration,
+    pub heap_mib: u32,
+    pub max_output_bytes: usize,
+    pub max_result_bytes: usize,
+    /// What an administrator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a session's configuration is refused. The session lives; each call answers with this.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    #[error("MCP_CONDUCTOR_PROFILE names `{name}`, which is not in the configuration file{near}")]
+    UnknownProfile { name: String, near: String },
+    #[error("{variable}: {why}")]
+    Value { variable: &'static str, why: String },
+    #[error(
+        "{variable} asks for `allow-{kind}`, which sessions may not grant here\nhint: an administrator can offer it: \
+         add \"{kind}\" to session-grants in [policy] of {config}, or grant it in a named profile"
+    )]
+    KindRefused { variable: &'static str, kind: String, config: String },
+    #[error(
+        "{variable} asks for `allow-{kind}={value}`, which is outside what [policy] offers\nhint: offered is {offered}"
+    )]
+    ValueRefused { variable: &'static str, kind: &'static str, value: String, offered: String },
+    #[error("{variable}: `{path}` is one of conductor's own directories, which no code may touch")]
+    OwnDirectory { variable: &'static str, path: String },
+}
+
+const RUN_ARGS: &str = "MCP_CONDUCTOR_RUN_ARGS";
+const WORKSPACE: &str = "MCP_CONDUCTOR_WORKSPACE";
+const DEFAULT_TIMEOUT: &str = "MCP_CONDUCTOR_DEFAULT_TIMEOUT";
+const MAX_TIMEOUT: &str = "MCP_CONDUCTOR_MAX_TIMEOUT";
+const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
+
+/// Variables of later parts of conductor: known, so not warned about as typing errors.
+const WITHOUT_EFFECT: [&str; 2] = ["MCP_CONDUCTOR_ALLOWED_PACKAGES", "MCP_CONDUCTOR_MCP_CONFIG"];
+
+/// Variables a profile refers to that the client has not sent yet: asked for in the handshake's second round.
+pub fn missing_variables(config: &Config, env: &BTreeMap<String, String>) -> Vec<String> {
+    let section = named_section(config, env).ok().flatten();
+    let own =
+        env.iter().filter(|(name, _)| name.starts_with("MCP_CONDUCTOR_")).map(|(_, value)| value.as_str());
+    let file = section
+        .iter()
+        .flat_map(|section| [section.workspace.as_deref(), section.run_args.as_deref()])
+        .flatten();
+    let mut names: BTreeSet<String> = own.chain(file).flat_map(references).collect();
+    let granted =
+        [env.get(RUN_ARGS).map(String::as_str), section.and_then(|section| section.run_args.as_deref())];
+    for text in granted.into_iter().flatten() {
+        // Wrong arguments are reported when the profile is resolved.
+        if let Ok(Grants { env: Grant::Only(variables), .. }) = run_args::parse(text) {
+            names.extend(variables);
+        }
+    }
+    names.into_iter().filter(|name| !env.contains_key(name)).collect()
+}
+
+/// Works out what a session may do. `env` is what the client sent, in both rounds.
+///
+/// # Errors
+/// The first thing that is wrong or refused, by the name of its variable.
+pub fn resolve(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    cwd: &str,
+    dirs: &Dirs,
+) -> Result<Profile, ProfileError> {
+    let default_section = ProfileSection::default();
+    let section = named_section(config, env)?.unwrap_or(&default_section);
+    let home = dirs.home.to_string_lossy();
+    let scope = Scope { home: &home, project: project_dir(env, cwd), env };
+
+    let workspace =
+        match env.get(WORKSPACE).filter(|value| !value.trim().is_empty()).or(section.workspace.as_ref()) {
+            Some(text) => absolute(WORKSPACE, text, scope, None)?,
+            None => dirs.default_workspace(),
+        };
+    refuse_own_directory(WORKSPACE, &workspace, dirs)?;
+
+    let grants = match env.get(RUN_ARGS) {
+        Some(text) => {
+            let grants = grants_from(text, scope, &workspace)?;
+            offered_by(&config.policy, &grants, scope, dirs)?;
+            grants
+        }
+        None => grants_from(section.run_args.as_deref().unwrap_or_default(), scope, &workspace)?,
+    };
+    for path in [&grants.read, &grants.write].into_iter().flat_map(values_of) {
+        refuse_own_directory(RUN_ARGS, Path::new(path), dirs)?;
+    }
+
+    let max_timeout =
+        milliseconds(env, MAX_TIMEOUT)?.or(section.max_timeout).unwrap_or(defaults::MAX_TIMEOUT);
+    let max_timeout = max_timeout.min(config.policy.max_timeout.unwrap_or(Duration::MAX));
+    let asked = milliseconds(env, DEFAULT_TIMEOUT)?.or(section.default_timeout);
+    let mut warnings = warnings(&grants, env);
+    if let Some(asked) = asked.filter(|asked| *asked > max_timeout) {
+        warnings.push(format!("the default timeout {asked:?} is cut to the maximum {max_timeout:?}"));
+    }
+    Ok(Profile {
+        name: env.get(PROFILE).cloned().unwrap_or_else(|| "default".into()),
+        env: granted_env(&grants, env),
+        workspace,
+        grants,
+        default_timeout: asked.unwrap_or(defaults::TIMEOUT).min(max_timeout),
+        max_timeout,
+        linger: section.linger.unwrap_or(defaults::LINGER),
+        heap_mib: section.heap_mib.unwrap_or(defaults::HEAP_MIB),
+        max_output_bytes: section.max_output_bytes.unwrap_or(defaults::MAX_OUTPUT_BYTES),
+        max_result_bytes: section.max_result_bytes.unwrap_or(defaults::MAX_RESULT_BYTES),
+        warnings,
+    })
+}
+
+impl Profile {
+    /// What a worker for this profile is, with this Deno.
+    pub fn worker_spec(&self, deno: &Path, dirs: &Dirs) -> WorkerSpec {
+        WorkerSpec {
+            deno: deno.to_owned(),
+            workspace: self.workspace.clone(),
+            grants: self.grants.clone(),
+            protected: dirs.protected().map(Path::to_owned).into(),
+            heap_mib: self.heap_mib,
+            env: self.env.clone(),
+        }
+    }
+
+    pub fn limits(&self, wall: Duration) -> RunLimits {
+        RunLimits {
+            wall,
+            linger: self.linger,
+            max_output_bytes: self.max_output_bytes,
+            max_result_bytes: self.max_result_bytes,
+        }
+    }
+
+    /// The grants in words, for people: `read /ws; net api.github.com`, or `nothing`.
+    pub fn grants_in_words(&self) -> String {
+        if self.grants.all {
+            return "everything".into();
+        }
+        let mut grants = self.grants.clone();
+        let words = run_args::KINDS.iter().filter_map(|kind| match run_args::grant_mut(&mut grants, kind)? {
+            Grant::None => None,
+            Grant::All => Some(format!("{kind} (all)")),
+            Grant::Only(values) => {
+                Some(format!("{kind} {}", Vec::from_iter(values.iter().cloned()).join(", ")))
+            }
+        });
+        let words = Vec::from_iter(words);
+        if words.is_empty() { "nothing".into() } else { words.join("; ") }
+    }
+}
+
+fn named_section<'a>(
+    config: &'a Config,
+    env: &BTreeMap<String, String>,
+) -> Result<Option<&'a ProfileSection>, ProfileError> {
+    let Some(name) = env.get(PROFILE) else { return Ok(config.profiles.get("default")) };
+    match config.profiles.get(name) {
+        Some(section) => Ok(Some(section)),
+        None if name == "default" => Ok(None),
+        None => {
+            let known = Vec::from_iter(config.profiles.keys().map(String::as_str)).join(", ");
+            let near = if known.is_empty() { String::new() } else { format!("\nhint: it has {known}") };
+            Err(ProfileError::UnknownProfile { name: name.clone(), near })
+        }
+    }
+}
+
+/// The directory the user works in, as far as the client tells.
+fn project_dir<'a>(env: &'a BTreeMap<String, String>, cwd: &'a str) -> &'a str {
+    ["CLAUDE_PROJECT_DIR", "GEMINI_PROJECT_DIR", "WORKSPACE_FOLDER_PATHS", "VSCODE_CWD"]
+        .iter()
+        .find_map(|name| env.get(*name))
+        .map_or(cwd, |paths| paths.split(',').next().unwrap_or(paths))
+}
+
+fn grants_from(text: &str, scope: Scope<'_>, workspace: &Path) -> Result<Grants, ProfileError> {
+    let mut grants = run_args::parse(text)
+        .map_err(|error: RunArgsError| ProfileError::Value { variable: RUN_ARGS, why: error.to_string() })?;
+    for grant in [&mut grants.read, &mut grants.write] {
+        if let Grant::Only(paths) = grant {
+            let paths = std::mem::take(paths);
+            let absolute = paths.iter().map(|path| absolute(RUN_ARGS, path, scope, Some(workspace)));
+            let absolute: Result<BTreeSet<String>, _> =
+                absolute.map(|path| path.map(|path| path.to_string_lossy().into_owned())).collect();
+            *grant = Grant::Only(absolute?);
+        }
+    }
+    for grant in [&mut grants.net, &mut grants.run, &mut grants.ffi] {
+        if let Grant::Only(values) = grant {
+            let values = std::mem::take(values);
+            let expanded: Result<BTreeSet<String>, _> =
+                values.iter().map(|value| expanded(RUN_ARGS, value, scope)).collect();
+            *grant = Grant::Only(expanded?);
+        }
+    }
+    Ok(grants)
+}
+
+fn expanded(variable: &'static str, text: &str, scope: Scope<'_>) -> Result<String, ProfileError> {
+    expand(text, scope).map_err(|error: ExpandError| ProfileError::Value { variable, why: error.to_string() })
+}
+
+fn absolute(
+    variable: &'static str,
+    text: &str,
+    scope: Scope<'_>,
+    base: Option<&Path>,
+) -> Result<PathBuf, ProfileError> {
+    let text = expanded(variable, text.trim(), scope)?;
+    let path = Path::new(&text);
+    let why = match base {
+        _ if text.is_empty() => "an empty path",
+        _ if text.contains('\0') => "a path with a NUL character",
+        _ if text.contains(',') => "a path with a comma, which Deno's flags cannot hold",
+        _ if path.is_absolute() => return Ok(without_dots(path)),
+        Some(base) => return Ok(without_dots(&base.join(path))),
+        None => "must be an absolute path\nhint: begin it with / or ~/",
+    };
+    Err(ProfileError::Value { variable, why: format!("`{text}`: {why}") })
+}
+
+/// Removes `.` and resolves `..` by name, so that `/ws/../etc` cannot pass for something in `/ws`.
+fn without_dots(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+fn refuse_own_directory(variable: &'static str, path: &Path, dirs: &Dirs) -> Result<(), ProfileError> {
+    // Compared as real paths too: a symbolic link must not lead in.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let inside = dirs.protected().iter().any(|own| path.starts_with(own) || real.starts_with(own));
+    if !inside {
+        return Ok(());
+    }
+    Err(ProfileError::OwnDirectory { variable, path: path.display().to_string() })
+}
+
+fn offered_by(
+    policy: &PolicySection,
+    grants: &Grants,
+    scope: Scope<'_>,
+    dirs: &Dirs,
+) -> Result<(), ProfileError> {
+    let mut asked = grants.clone();
+    for kind in run_args::KINDS {
+        let wanted = match run_args::grant_mut(&mut asked, kind) {
+            Some(grant) => !grant.is_none(),
+            None => grants.all,
+        };
+        if wanted && !policy.session_grants.iter().any(|offered| offered == kind) {
+            let config = dirs.config_file().display().to_string();
+            return Err(ProfileError::KindRefused { variable: RUN_ARGS, kind: kind.into(), config });
+        }
+    }
+    let paths = |list: &Option<Vec<String>>| -> Result<Option<Vec<String>>, ProfileError> {
+        let Some(list) = list else { return Ok(None) };
+        list.iter().map(|path| expanded("[policy]", path, scope)).collect::<Result<_, _>>().map(Some)
+    };
+    let inside = |value: &str, offer: &str| Path::new(value).starts_with(offer);
+    let same = |value: &str, offer: &str| value == offer;
+    offers("read", &grants.read, paths(&policy.read)?, inside)?;
+    offers("write", &grants.write, paths(&policy.write)?, inside)?;
+    offers("net", &grants.net, policy.net.clone(), same)?;
+    offers("env", &grants.env, policy.env.clone(), same)
+}
+
+fn offers(
+    kind: &'static str,
+    grant: &Grant,
+    offered: Option<Vec<String>>,
+    covers: impl Fn(&str, &str) -> bool,
+) -> Result<(), ProfileError> {
+    let Some(offered) = offered else { return Ok(()) };
+    let outside = match grant {
+        Grant::None => None,
+        Grant::All => Some("(all)".to_owned()),
+        Grant::Only(values) => {
+            values.iter().find(|value| !offered.iter().any(|offer| covers(value, offer))).cloned()
+        }
+    };
+    match outside {
+        None => Ok(()),
+        Some(value) => {
+            Err(ProfileError::ValueRefused { variable: RUN_ARGS, kind, value, offered: offered.join(", ") })
+        }
+    }
+}
+
+fn milliseconds(
+    env: &BTreeMap<String, String>,
+    variable: &'static str,
+) -> Result<Option<Duration>, ProfileError> {
+    let Some(text) = env.get(variable).map(|text| text.trim()).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.parse::<u32>() {
+        Ok(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
+        _ => Err(ProfileError::Value {
+            variable,
+            why: format!("`{text}` is no whole number of milliseconds from 1 to {}", u32::MAX),
+        }),
+    }
+}
+
+fn values_of(grant: &Grant) -> impl Iterator<Item = &String> {
+    match grant {
+        Grant::Only(values) => Some(values.iter()),
+        Grant::None | Grant::All => None,
+    }
+    .into_iter()
+    .flatten()
+}
+
+fn granted_env(grants: &Grants, env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let granted = values_of(&grants.env).filter_map(|name| env.get_key_value(name));
+    granted.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn warnings(grants: &Grants, env: &BTreeMap<String, String>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if grants.is_unsandboxed() {
+        warnings.push("unsandboxed: code with `run`, `ffi` or `all` can do whatever you can".into());
+    }
+    for name in env.keys().filter(|name| name.starts_with("MCP_CONDUCTOR_")) {
+        if WITHOUT_EFFECT.contains(&name.as_str()) {
+            warnings.push(format!("{name} has no effect in this build"));
+        } else if ![RUN_ARGS, WORKSPACE, DEFAULT_TIMEOUT, MAX_TIMEOUT, PROFILE].contains(&name.as_str()) {
+            warnings.push(format!("{name} is not a variable conductor knows"));
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+//! Sessions: one for each client that wants to run code.
+//!
+//! [`serve`] takes a connection from the handshake to its end. A [`Session`] holds what is known about the client and the
+//! profile worked out from it; its MCP side is [`tools::ToolServer`] on rmcp. When the client goes away its calls are
+//! cancelled; when the daemon goes down its calls may finish first, and it is told to connect again.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use conductor_protocol::status::SessionStatus;
+use conductor_protocol::{ClientKind, RejectCode, SessionFrame, codec, frame};
+use interprocess::local_socket::tokio::Stream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rmcp::ServiceExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::profile::{self, Profile};
+use crate::supervisor::{ConfigInUse, Phase, Shared};
+use handshake::Client;
+use registry::Entry;
+use tools::ToolServer;
+use transport::{FrameTransport, OUTGOING_FRAMES};
+
+mod handshake;
+pub mod registry;
+mod tools;
+mod transport;
+
+/// What a client that has closed only its sending side may still wait for: calls that were sent before it.
+/// Shorter than the five seconds after which rmcp gives up on them, so that they are still answered as cancelled.
+const HALF_CLOSED_GRACE: Duration = Duration::from_secs(4);
+
+/// How soon a client that is gone altogether is noticed while its calls still run.
+const GONE_CHECK: Duration = Duration::from_millis(20);
+
+/// One client, from its handshake to its end.
+#[derive(Debug)]
+pub struct Session {
+    pub id: u64,
+    kind: ClientKind,
+    client_pid: u32,
+    client_build: String,
+    cwd: String,
+    env: BTreeMap<String, String>,
+    connected_at: Instant,
+    /// Name and version of the MCP client, once it has told them.
+    client: OnceLock<String>,
+    /// Cancelled when nobody is left to answer.
+    gone: CancellationToken,
+    executions: AtomicU64,
+    in_flight: watch::Sender<u64>,
+    /// The profile, with the generation of the configuration it was worked out from.
+    profile: Mutex<Option<(u64, ProfileResult)>>,
+}
+
+type ProfileResult = Result<Arc<Profile>, Arc<str>>;
+
+/// A call in flight; dropping it counts it out.
+#[derive(Debug)]
+struct InFlight {
+    session: Arc<Session>,
+}
+
+/// Serves one connection until its end.
+pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
+    let _count = shared.registry.count_connection();
+    let Stream::UdSocket(socket) = &stream;
+    let watched = socket.as_fd().try_clone_to_owned();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let id = shared.registry.next_id();
+    if shared.is_draining() {
+        // client gone: nobody to tell
+        let _told = handshake::reject(&mut writer, RejectCode::Draining, "the daemon is going down").await;
+        return;
+    }
+    let config = shared.config();
+    let missing = |env: &BTreeMap<String, String>| match &config.config {
+        Ok(config) => profile::missing_variables(config, env),
+        Err(_) => Vec::new(),
+    };
+    let client = match handshake::accept(&mut reader, &mut writer, id, missing).await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::debug!(session = id, error = crate::error_chain(&error), "handshake failed");
+            return;
+        }
+    };
+    if client.hello.kind == ClientKind::Admin {
+        return crate::admin::serve(reader, writer, client.decoder, shared).await;
+    }
+    let Ok(watched) = watched else { return };
+    let session = Arc::new(Session::new(id, &client));
+    let entry = shared.registry.insert(session.clone());
+    tracing::info!(session = id, client_pid = session.client_pid, kind = ?session.kind, "session started");
+    Connection { session, shared, watched, _entry: entry }.serve(client, reader, writer).await;
+    tracing::info!(session = id, "session ended");
+}
+
+/// A session's connection while it is served.
+struct Connection {
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    /// The socket, to notice that the other end is gone altogether.
+    watched: OwnedFd,
+    _entry: Entry,
+}
+
+impl Connection {
+    async fn serve(self, client: Client, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
+        let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
+        let writing = tokio::spawn(write_frames(writer, queue));
+        let eof = CancellationToken::new();
+        let transport = FrameTransport::new(reader, client.decoder, outgoing.clone(), eof.clone());
+        let warming = tokio::spawn(keep_warm(self.session.clone(), self.shared.clone()));
+        let stop = CancellationToken::new();
+        let server = ToolServer::new(self.session.clone(), self.shared.clone());
+        let serving = async {
+            // An error here is a client that ended before it said anything, or said something else than MCP.
+            if let Ok(running) = server.serve_with_ct(transport, stop.clone()).await {
+                drop(running.waiting().await);
+            }
+        };
+        tokio::select! {
+            // Not resumed after the other has won, so cancel safety does not matter.
+            () = serving => {}
+            never = self.watch_for_end(&eof, &stop) => match never {},
+        }
+        self.session.gone.cancel();
+        warming.abort();
+        if self.shared.is_draining() {
+            let reason = "the daemon is going down".to_owned();
+            // client gone: nobody to tell
+            let _told = outgoing.send(SessionFrame::Goodbye { reason }).await;
+        }
+        drop(outgoing);
+        // The writer ends when everything that was queued is written, or the client is gone.
+        drop(writing.await);
+    }
+
+    /// Ends calls nobody waits for, and stops serving when the daemon goes down and the calls in flight are answered.
+    async fn watch_for_end(&self, eof: &CancellationToken, stop: &CancellationToken) -> Infallible {
+        let mut phase = self.shared.phase();
+        tokio::select! {
+            // Cancel-safe: both arms only wait for flags.
+            () = eof.cancelled() => self.end_when_gone().await,
+            () = until_draining(&mut phase) => {
+                let mut in_flight = self.session.in_flight.subscribe();
+                let deadline = phase.borrow().deadline();
+                let answered = tokio::time::timeout_at(deadline.into(), in_flight.wait_for(|calls| *calls == 0)).await;
+                if answered.is_err() {
+                    self.session.gone.cancel();
+                }
+                // rmcp hands over what its handlers still answer before it ends.
+                stop.cancel();
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn end_when_gone(&self) {
+        let grace = Instant::now() + HALF_CLOSED_GRACE;
+        while Instant::now() < grace && !hung_up(self.watched.as_fd()) {
+            tokio::time::sleep(GONE_CHECK).await;
+        }
+        self.session.gone.cancel();
+    }
+}
+
+async fn until_draining(phase: &mut watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| phase.is_draining()).await.is_err() {
+        // The supervisor is gone, and with it this task in a moment.
+        std::future::pending().await
+    }
+}
+
+/// True when the other end has closed both directions, or its process has ended.
+fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => {
+            fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
+        }
+        Err(_) => false,
+    }
+}
+
+/// Puts frames on the wire in the order in which they were queued; ends when the queue is closed or the client gone.
+async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<SessionFrame>) {
+    while let Some(message) = queue.recv().await {
+        let bytes = codec::encode(&message).ok().and_then(|payload| frame::encode(&payload).ok());
+        let Some(bytes) = bytes else {
+            tracing::error!("an answer is too large for a frame; the session is closed");
+            return;
+        };
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps workers of the session's profile warm as long as it runs.
+async fn keep_warm(session: Arc<Session>, shared: Arc<Shared>) {
+    let mut config = shared.config_changes();
+    loop {
+        config.mark_unchanged();
+        let mut registration = None;
+        if let Ok(profile) = session.profile(&shared)
+            && let Ok(deno) = shared.deno.ready(None).await
+        {
+            let spec = Arc::new(profile.worker_spec(&deno.path, &shared.dirs));
+            registration = shared.pool.prepare(spec).await.ok();
+        }
+        let changed = config.changed().await;
+        drop(registration);
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+impl Session {
+    fn new(id: u64, client: &Client) -> Self {
+        Self {
+            id,
+            kind: client.hello.kind,
+            client_pid: client.hello.pid,
+            client_build: client.hello.build.clone(),
+            cwd: client.hello.cwd.clone(),
+            env: client.env.clone(),
+            connected_at: Instant::now(),
+            client: OnceLock::new(),
+            gone: CancellationToken::new(),
+            executions: AtomicU64::new(0),
+            in_flight: watch::Sender::new(0),
+            profile: Mutex::new(None),
+        }
+    }
+
+    /// What the session may do under the configuration in use, or why nothing.
+    fn profile(&self, shared: &Shared) -> ProfileResult {
+        let config = shared.config();
+        let mut known = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((generation, profile)) if *generation == config.generation => profile.clone(),
+            _ => {
+                let profile = self.resolve_profile(&config, shared);
+                *known = Some((config.generation, profile.clone()));
+                profile
+            }
+        }
+    }
+
+    fn resolve_profile(&self, config: &ConfigInUse, shared: &Shared) -> ProfileResult {
+        let config = config.config.as_ref().map_err(Arc::clone)?;
+        let profile = profile::resolve(config, &self.env, &self.cwd, &shared.dirs)
+            .map_err(|error| error.to_string())
+            .and_then(|profile| match std::fs::create_dir_all(&profile.workspace) {
+                Ok(()) => Ok(Arc::new(profile)),
+                Err(error) => Err(format!(
+                    "cannot make the workspace {}: {error}\nhint: set MCP_CONDUCTOR_WORKSPACE to a directory that you can write",
+                    profile.workspace.display()
+                )),
+            });
+        profile.map_err(|error| {
+            tracing::warn!(session = self.id, error, "the session's configuration is refused");
+            shared.stats.error("session", error.clone());
+            error.into()
+        })
+    }
+
+    fn introduce(&self, client: String) {
+        // Already introduced: a client that initializes twice keeps its first name.
+        let _first = self.client.set(client);
+    }
+
+    fn call_started(self: &Arc<Self>) -> InFlight {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.send_modify(|calls| *calls += 1);
+        InFlight { session: self.clone() }
+    }
+
+    /// The profile as last worked out, for status.
+    pub(crate) fn known_profile(&self) -> Option<ProfileResult> {
+        let known = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|(_, profile)| profile.clone())
+    }
+
+    fn status(&self, now: Instant) -> SessionStatus {
+        let known = self.known_profile();
+        SessionStatus {
+            id: self.id,
+            kind: match self.kind {
+                ClientKind::Shim => "shim".into(),
+                ClientKind::Ctl => "ctl".into(),
+                ClientKind::Admin => "admin".into(),
+            },
+            client_pid: self.client_pid,
+            client_build: self.client_build.clone(),
+            client: self.client.get().cloned(),
+            cwd: self.cwd.clone(),
+            age_ms: u64::try_from(now.duration_since(self.connected_at).as_millis()).unwrap_or(u64::MAX),
+            profile: known.as_ref().and_then(|known| known.as_ref().ok()).map(|profile| profile.name.clone()),
+            error: known.and_then(Result::err).map(|error| error.to_string()),
+            executions: self.executions.load(Ordering::Relaxed),
+            in_flight: *self.in_flight.borrow(),
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.session.in_flight.send_modify(|calls| *calls -= 1);
+    }
+}

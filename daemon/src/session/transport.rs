@@ -1,0 +1,197 @@
+//! rmcp over conductor's frames: one JSON-RPC message per [`SessionFrame::Mcp`].
+//!
+//! Owns the reading half of a connection. Answers what rmcp would drop in silence: text that is no JSON, JSON that is no
+//! request, so that every request gets an answer. Never waits inside `send`: messages are queued in the order in which
+//! rmcp sends them, and one writer task puts them on the wire.
+
+use std::collections::VecDeque;
+use std::future::Future;
+
+use conductor_protocol::{FrameDecoder, SessionFrame, codec};
+use rmcp::RoleServer;
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Frames queued for a client that reads slowly: what a burst of answers needs. A client that leaves more unread makes its
+/// own session wait, no other.
+pub(crate) const OUTGOING_FRAMES: usize = 256;
+
+/// Bytes read at once: a typical message arrives in one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A session's connection as rmcp sees it.
+#[derive(Debug)]
+pub(crate) struct FrameTransport<R> {
+    reader: R,
+    decoder: FrameDecoder,
+    chunk: Box<[u8]>,
+    outgoing: mpsc::Sender<SessionFrame>,
+    /// Messages that were decoded and not handed over yet.
+    ready: VecDeque<Box<RxJsonRpcMessage<RoleServer>>>,
+    /// Answers to malformed messages that were not queued yet.
+    refusals: VecDeque<SessionFrame>,
+    /// Cancelled when nothing more will be read.
+    eof: CancellationToken,
+    /// rmcp ends a session whose first message is a notification; those that come before the first request say nothing.
+    had_request: bool,
+}
+
+/// The client is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to the client is closed")]
+pub(crate) struct Closed;
+
+impl<R: AsyncRead + Send + Unpin> FrameTransport<R> {
+    /// `decoder` may hold bytes that came behind the handshake.
+    /// `eof` is cancelled when the client has closed its side.
+    pub(crate) fn new(
+        reader: R,
+        decoder: FrameDecoder,
+        outgoing: mpsc::Sender<SessionFrame>,
+        eof: CancellationToken,
+    ) -> Self {
+        let chunk = vec![0; READ_BYTES].into_boxed_slice();
+        let (ready, refusals) = (VecDeque::new(), VecDeque::new());
+        Self { reader, decoder, chunk, outgoing, ready, refusals, eof, had_request: false }
+    }
+
+    /// Takes all whole frames out of the decoder; `false` when the stream cannot be read on.
+    fn decode(&mut self) -> bool {
+        loop {
+            let payload = match self.decoder.next_frame() {
+                Ok(Some(payload)) => payload,
+                Ok(None) => return true,
+                Err(error) => return self.refuse_stream(&error),
+            };
+            match codec::decode(&payload) {
+                Ok(SessionFrame::Mcp(body)) => self.take(&body),
+                Ok(SessionFrame::Goodbye { .. }) => return false,
+                Err(error) => return self.refuse_stream(&error),
+            }
+        }
+    }
+
+    fn refuse_stream(&self, error: &dyn std::error::Error) -> bool {
+        tracing::warn!(
+            error = crate::error_chain(error),
+            "the client's frames make no sense; its connection is closed"
+        );
+        false
+    }
+
+    fn take(&mut self, body: &[u8]) {
+        match read_message(body) {
+            Ok(message) => {
+                let is_request = matches!(*message, RxJsonRpcMessage::<RoleServer>::Request(_));
+                self.had_request |= is_request;
+                if self.had_request {
+                    self.ready.push_back(message);
+                }
+            }
+            Err(answer) => self.refusals.push_back(SessionFrame::Mcp(answer.to_string().into_bytes())),
+        }
+    }
+}
+
+/// A message, or the JSON-RPC error to answer with.
+fn read_message(body: &[u8]) -> Result<Box<RxJsonRpcMessage<RoleServer>>, Value> {
+    let error = |id: &Value, code: i32, message: String| json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } });
+    serde_json::from_slice(body).map(Box::new).map_err(|reason| match serde_json::from_slice::<Value>(body) {
+        Err(reason) => error(&Value::Null, -32700, format!("the message is not JSON: {reason}")),
+        Ok(message) => {
+            let id = message.get("id").filter(|id| id.is_string() || id.is_number()).unwrap_or(&Value::Null);
+            error(id, -32600, format!("the message is no JSON-RPC request: {reason}"))
+        }
+    })
+}
+
+impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTransport<R> {
+    type Error = Closed;
+
+    fn send(
+        &mut self,
+        message: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = Result<(), Closed>> + Send + 'static {
+        let body = serde_json::to_vec(&message).expect("messages of the protocol serialize");
+        // Queued right here, so that the order of calls is the order on the wire; only a full queue is waited for.
+        let queued = self.outgoing.try_send(SessionFrame::Mcp(body));
+        let outgoing = self.outgoing.clone();
+        async move {
+            match queued {
+                Ok(()) => Ok(()),
+                Err(mpsc::error::TrySendError::Full(frame)) => {
+                    outgoing.send(frame).await.map_err(|_gone| Closed)
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),
+            }
+        }
+    }
+
+    /// Cancel-safe: at each await everything that was read is in the decoder or in one of the queues.
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
+        let mut readable = true;
+        loop {
+            while let Some(refusal) = self.refusals.pop_front() {
+                match self.outgoing.try_reserve() {
+                    Ok(place) => place.send(refusal),
+                    Err(_full_or_closed) => {
+                        self.refusals.push_front(refusal);
+                        // Ends with an error when the writer is gone, and then there is nobody to answer.
+                        self.outgoing.reserve().await.ok()?;
+                    }
+                }
+            }
+            if let Some(message) = self.ready.pop_front() {
+                return Some(*message);
+            }
+            if !readable {
+                self.eof.cancel();
+                return None;
+            }
+            readable = match self.reader.read(&mut self.chunk).await {
+                Ok(0) | Err(_) => false,
+                Ok(n) => {
+                    self.decoder.push(&self.chunk[..n]);
+                    self.decode()
+                }
+            };
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), Closed> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer_to(body: &str) -> Value {
+        read_message(body.as_bytes()).expect_err("is answered")
+    }
+
+    #[test]
+    fn every_malformed_message_gets_an_answer() {
+        assert_eq!(answer_to("{nope")["error"]["code"], -32700);
+        assert_eq!(answer_to("{nope")["id"], Value::Null);
+        assert_eq!(answer_to("42")["error"]["code"], -32600);
+        assert_eq!(answer_to(r#"{"id":"a","method":7}"#)["id"], "a");
+        assert_eq!(answer_to("[]")["error"]["code"], -32600);
+    }
+
+    #[test]
+    fn requests_of_any_method_are_handed_on() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":"x","method":"no/such","params":{"a":1}}"#,
+            r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"run_deno_code"}}"#,
+        ] {
+            assert!(read_message(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+}

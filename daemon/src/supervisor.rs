@@ -1,0 +1,452 @@
+//! The daemon's life: start order, reload, shutdown. Owns the configuration in use, the phase and every long-lived task.
+//!
+//! ```text
+//! Running ──TERM, INT, stop, idle──► Draining (new calls are refused, running ones may finish) ──► all workers reaped ──► end
+//! ```
+//! One deadline covers the whole way down. A second signal moves it to now.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conductor_pool::spawn::{DenoSpawn, SpawnConfig};
+use conductor_pool::status::profile_id;
+use conductor_pool::{PoolConfig, PoolHandle};
+use conductor_protocol::endpoint::{Surroundings, candidates};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::cli::Options;
+use crate::config::{Config, ConfigError, PoolSection};
+use crate::deno::{DenoHandle, DenoState, DenoTask};
+use crate::dirs::{Dirs, NoHome};
+use crate::exec::Executor;
+use crate::listener::{ClaimError, Endpoint};
+use crate::session::registry::Registry;
+use crate::signals::{SignalEvent, Signals};
+use crate::stats::Stats;
+use crate::{error_chain, exit_code, session, telemetry};
+
+/// Time for running calls when the daemon goes down; below the 90 s after which service managers kill.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Threads for the daemon's own work, which is moving bytes: two keep one slow moment from delaying all sessions.
+const THREADS: usize = 2;
+
+/// Operators' commands on their way: people type them.
+const COMMANDS: usize = 8;
+
+/// Pause after the operating system refused a connection for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all parts of the daemon may use.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) executor: Executor,
+    pub(crate) pool: PoolHandle,
+    pub(crate) deno: DenoHandle,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) dirs: Arc<Dirs>,
+    pub(crate) registry: Registry,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) socket: PathBuf,
+    pub(crate) started_at: Instant,
+    config: watch::Receiver<Arc<ConfigInUse>>,
+    phase: watch::Receiver<Phase>,
+}
+
+/// The configuration and where it came from.
+#[derive(Debug)]
+pub struct ConfigInUse {
+    /// Counts reloads.
+    pub generation: u64,
+    /// The file, if there is one.
+    pub path: Option<PathBuf>,
+    /// Why the file cannot be used, when it never could since the daemon started; every call then answers with this.
+    pub config: Result<Config, Arc<str>>,
+    /// Why the last reload was not taken; the configuration before it stays in use.
+    pub reload_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    Draining { deadline: Instant },
+}
+
+/// What an operator or a signal asks for. The answer is a text for the operator.
+#[derive(Debug)]
+pub enum Command {
+    Reload(oneshot::Sender<Result<String, String>>),
+    Stop(Option<oneshot::Sender<Result<String, String>>>),
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Home(#[from] NoHome),
+    #[error("cannot open the log {}", .path.display())]
+    Log { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Pool(#[from] conductor_pool::config::ConfigError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("the operating system refuses what the daemon needs")]
+    Os(#[source] io::Error),
+}
+
+impl StartError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Pool(_) | Self::Home(_) => exit_code::CONFIG,
+            Self::Claim(ClaimError::AlreadyRunning { .. }) => exit_code::ALREADY_RUNNING,
+            Self::Claim(_) | Self::Log { .. } | Self::Os(_) => exit_code::OS,
+        }
+    }
+}
+
+impl Phase {
+    pub(crate) fn is_draining(self) -> bool {
+        matches!(self, Self::Draining { .. })
+    }
+
+    /// When everything must be over; far away while running.
+    pub(crate) fn deadline(self) -> Instant {
+        match self {
+            Self::Running => Instant::now() + GRACE,
+            Self::Draining { deadline } => deadline,
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn config(&self) -> Arc<ConfigInUse> {
+        self.config.borrow().clone()
+    }
+
+    pub(crate) fn config_changes(&self) -> watch::Receiver<Arc<ConfigInUse>> {
+        self.config.clone()
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.clone()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.borrow().is_draining()
+    }
+
+    /// Grants and workspace of each profile in use, by the pool's short id for it.
+    pub(crate) fn describe_profiles(&self) -> BTreeMap<String, (String, String)> {
+        let DenoState::Ready(deno) = self.deno.state() else { return BTreeMap::new() };
+        let sessions = self.registry.all();
+        let profiles = sessions.iter().filter_map(|session| session.known_profile()?.ok());
+        profiles
+            .map(|profile| {
+                let id = profile_id(&profile.worker_spec(&deno.path, &self.dirs));
+                (id, (profile.grants_in_words(), profile.workspace.display().to_string()))
+            })
+            .collect()
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It could not start. What goes wrong later is logged and told by the exit code.
+pub(crate) fn run(options: &Options) -> Result<u8, StartError> {
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let dirs = Arc::new(Dirs::from_env(&env, std::env::home_dir())?);
+    if options.check {
+        let config = load(options, &dirs)?;
+        pool_config(&config.pool).validate()?;
+        return Ok(exit_code::OK);
+    }
+    telemetry::start(options.log_file.as_deref(), options.log_format)
+        .map_err(|source| StartError::Log { path: options.log_file.clone().unwrap_or_default(), source })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .map_err(StartError::Os)?;
+    let code = runtime.block_on(async {
+        let endpoint = Endpoint::claim_first(&candidates(&surroundings(options, &env, &dirs)))?;
+        let signals = Signals::new().map_err(StartError::Os)?;
+        Supervisor::start(options.clone(), dirs, endpoint.path().to_owned())?.run(endpoint, signals).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+fn surroundings(options: &Options, env: &BTreeMap<String, String>, dirs: &Dirs) -> Surroundings {
+    Surroundings {
+        explicit: options.socket.clone(),
+        runtime_dir: env.get("XDG_RUNTIME_DIR").map(PathBuf::from),
+        uid: nix::unistd::geteuid().as_raw(),
+        home: Some(dirs.home.clone()),
+    }
+}
+
+fn load(options: &Options, dirs: &Dirs) -> Result<Config, ConfigError> {
+    let path = options.config.clone().unwrap_or_else(|| dirs.config_file());
+    Config::load(&path, options.config.is_some())
+}
+
+fn pool_config(section: &PoolSection) -> PoolConfig {
+    let mut config = PoolConfig::default();
+    let PoolSection {
+        idle_per_profile,
+        max_idle,
+        max_workers,
+        parallel_boots,
+        queue_capacity,
+        queue_wait,
+        boot_timeout,
+        max_idle_age,
+        unused_after,
+    } = section.clone();
+    let set = |to: &mut usize, from: Option<usize>| *to = from.unwrap_or(*to);
+    set(&mut config.idle_per_profile, idle_per_profile);
+    set(&mut config.max_workers, max_workers);
+    // Limits that were not set follow the one that was, instead of making it an error.
+    config.max_idle = max_idle.unwrap_or(config.max_idle.min(config.max_workers));
+    config.idle_per_profile = idle_per_profile.unwrap_or(config.idle_per_profile.min(config.max_workers));
+    set(&mut config.parallel_boots, parallel_boots);
+    set(&mut config.queue_capacity, queue_capacity);
+    let set = |to: &mut Duration, from: Option<Duration>| *to = from.unwrap_or(*to);
+    set(&mut config.queue_wait, queue_wait);
+    set(&mut config.boot_timeout, boot_timeout);
+    set(&mut config.max_idle_age, max_idle_age);
+    set(&mut config.unused_after, unused_after);
+    config
+}
+
+/// Owns what changes while the daemon runs.
+struct Supervisor {
+    options: Options,
+    shared: Arc<Shared>,
+    config: watch::Sender<Arc<ConfigInUse>>,
+    deno: watch::Sender<Option<PathBuf>>,
+    phase: watch::Sender<Phase>,
+    commands: mpsc::Receiver<Command>,
+    /// The pool and the search for Deno; the end of either is the end of the daemon.
+    tasks: JoinSet<()>,
+    sessions: JoinSet<()>,
+    exit_code: u8,
+}
+
+impl Supervisor {
+    fn start(options: Options, dirs: Arc<Dirs>, socket: PathBuf) -> Result<Self, StartError> {
+        let stats = Arc::new(Stats::default());
+        let in_use = first_config(&options, &dirs, &stats);
+        let parsed = in_use.config.as_ref().ok();
+        let pool_config = parsed.map(|config| pool_config(&config.pool)).unwrap_or_default();
+        let explicit = options.deno.clone().or_else(|| parsed.and_then(|config| config.deno.clone()));
+        let mut tasks = JoinSet::new();
+
+        let (deno, deno_reader) = watch::channel(explicit);
+        let (deno_task, deno_handle) = DenoTask::new(deno_reader, dirs.data.clone());
+        tasks.spawn(deno_task.run());
+
+        let mut spawn = SpawnConfig::new(dirs.cache.clone());
+        spawn.boot_timeout = pool_config.boot_timeout;
+        let source = Arc::new(DenoSpawn::new(spawn));
+        let (pool, pool_task) = conductor_pool::task::pool(pool_config, source)?;
+        tasks.spawn(pool_task.run());
+
+        let (config, config_reader) = watch::channel(Arc::new(in_use));
+        let (phase, phase_reader) = watch::channel(Phase::Running);
+        let (command_sender, commands) = mpsc::channel(COMMANDS);
+        let shared = Arc::new(Shared {
+            executor: Executor::new(pool.clone(), deno_handle.clone(), stats.clone(), dirs.clone()),
+            pool,
+            deno: deno_handle,
+            stats,
+            dirs,
+            registry: Registry::default(),
+            commands: command_sender,
+            socket,
+            started_at: Instant::now(),
+            config: config_reader,
+            phase: phase_reader,
+        });
+        Ok(Self {
+            options,
+            shared,
+            config,
+            deno,
+            phase,
+            commands,
+            tasks,
+            sessions: JoinSet::new(),
+            exit_code: exit_code::OK,
+        })
+    }
+
+    async fn run(mut self, endpoint: Endpoint, mut signals: Signals) -> Result<u8, StartError> {
+        tracing::info!(socket = %endpoint.path().display(), pid = std::process::id(), build = crate::BUILD, "ready");
+        let mut idle = Box::pin(idle_exit(self.options.idle_exit, self.shared.registry.connections()));
+        while !self.phase.borrow().is_draining() {
+            tokio::select! {
+                // Cancel-safe: each arm waits for something that stays until it is taken.
+                accepted = endpoint.accept() => match accepted {
+                    Ok(stream) => drop(self.sessions.spawn(session::serve(stream, self.shared.clone()))),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_ended) = self.sessions.join_next() => {}
+                Some(ended) = self.tasks.join_next() => self.task_ended(ended),
+                Some(command) = self.commands.recv() => self.obey(command).await,
+                signal = signals.next() => self.obey_signal(signal).await,
+                () = &mut idle => {
+                    tracing::info!("nobody is connected any more");
+                    self.drain("idle");
+                }
+            }
+        }
+        // No new connections from here on: a successor can have the socket.
+        drop(endpoint);
+        self.go_down(signals).await;
+        tracing::info!("stopped");
+        Ok(self.exit_code)
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Reload(done) => {
+                let outcome = self.reload().await;
+                // operator gone: the log has it too
+                let _told = done.send(outcome);
+            }
+            Command::Stop(done) => {
+                self.drain("asked by an operator");
+                let _told = done.map(|done| done.send(Ok("the daemon is going down".into())));
+            }
+        }
+    }
+
+    async fn obey_signal(&mut self, signal: SignalEvent) {
+        match signal {
+            SignalEvent::Stop => self.drain("signal"),
+            SignalEvent::Reload => drop(self.reload().await),
+        }
+    }
+
+    fn drain(&mut self, why: &str) {
+        tracing::info!(why, "going down");
+        self.phase.send_replace(Phase::Draining { deadline: Instant::now() + GRACE });
+    }
+
+    fn task_ended(&mut self, ended: Result<(), tokio::task::JoinError>) {
+        let error = ended.err().map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
+        tracing::error!(error, "a part of the daemon failed; it goes down so that a new one can start");
+        self.exit_code = exit_code::SOFTWARE;
+        self.drain("internal failure");
+    }
+
+    async fn reload(&mut self) -> Result<String, String> {
+        let before = self.config.borrow().clone();
+        let loaded =
+            load(&self.options, &self.shared.dirs).map_err(|error| error_chain(&error)).and_then(|config| {
+                let pool = pool_config(&config.pool);
+                pool.validate().map_err(|error| error.to_string())?;
+                Ok((config, pool))
+            });
+        let (config, pool) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(error, "the configuration cannot be used; the one before stays in use");
+                self.shared.stats.error("config", error.clone());
+                self.config.send_replace(Arc::new(ConfigInUse {
+                    generation: before.generation,
+                    path: before.path.clone(),
+                    config: before.config.clone(),
+                    reload_error: Some(error.clone()),
+                }));
+                return Err(error);
+            }
+        };
+        let explicit = self.options.deno.clone().or_else(|| config.deno.clone());
+        self.deno.send_if_modified(|in_use| {
+            let changed = *in_use != explicit;
+            *in_use = explicit;
+            changed
+        });
+        self.shared.deno.search_again();
+        self.shared.pool.reconfigure(pool).await.map_err(|error| error.to_string())?;
+        let path = existing_config(&self.options, &self.shared.dirs);
+        self.config.send_replace(Arc::new(ConfigInUse {
+            generation: before.generation + 1,
+            path,
+            config: Ok(config),
+            reload_error: None,
+        }));
+        tracing::info!("the configuration was read again");
+        Ok("the configuration was read again".into())
+    }
+
+    async fn go_down(&mut self, mut signals: Signals) {
+        let deadline = self.phase.borrow().deadline();
+        let pool = self.shared.pool.clone();
+        let draining = async {
+            while self.sessions.join_next().await.is_some() {}
+            // pool gone: it has no workers any more
+            let _drained = pool.drain(deadline.saturating_duration_since(Instant::now())).await;
+        };
+        tokio::select! {
+            // Not resumed after it has lost, so cancel safety does not matter.
+            () = draining => return,
+            // Two seconds for what follows the deadline: answers of calls that were cut off, and reaping.
+            () = tokio::time::sleep_until((deadline + Duration::from_secs(2)).into()) => {}
+            () = second_stop(&mut signals) => {}
+        }
+        tracing::warn!("calls were cut off");
+        self.sessions.abort_all();
+        let _drained = self.shared.pool.drain(Duration::ZERO).await;
+    }
+}
+
+/// Ready at the next TERM or INT.
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != SignalEvent::Stop {}
+}
+
+/// Ready when nobody has been connected for `limit`; never without one.
+async fn idle_exit(limit: Option<Duration>, mut connections: watch::Receiver<usize>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        // An error is the registry's end, which the supervisor outlives only while going down.
+        if connections.wait_for(|count| *count == 0).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            // Cancel-safe: both only wait.
+            () = tokio::time::sleep(limit) => return,
+            _changed = connections.wait_for(|count| *count > 0) => {}
+        }
+    }
+}
+
+fn first_config(options: &Options, dirs: &Dirs, stats: &Stats) -> ConfigInUse {
+    let config = load(options, dirs).map_err(|error| {
+        let error = error_chain(&error);
+        tracing::error!(error, "the configuration cannot be used; every call answers with this");
+        stats.error("config", error.clone());
+        Arc::from(error)
+    });
+    ConfigInUse { generation: 0, path: existing_config(options, dirs), config, reload_error: None }
+}
+
+fn existing_config(options: &Options, dirs: &Dirs) -> Option<PathBuf> {
+    let path = options.config.clone().unwrap_or_else(|| dirs.config_file());
+    Path::exists(&path).then_some(path)
+}
