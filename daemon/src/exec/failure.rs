@@ -152,8 +152,10 @@ fn user_frames(stack: &str, source: Source<'_>) -> Vec<Frame> {
     stack.lines().filter_map(|line| user_frame(line, source)).collect()
 }
 
+/// V8 writes `at f (conductor:main.ts, <anonymous>:3:7)` for code that was compiled from a string.
 fn user_frame(line: &str, source: Source<'_>) -> Option<Frame> {
     let (before, after) = line.split_once(USER_SCRIPT_URL)?;
+    let after = after.strip_prefix(", <anonymous>").unwrap_or(after);
     let mut numbers = after.strip_prefix(':')?.split(|c: char| !c.is_ascii_digit());
     let line: u32 = numbers.next()?.parse().ok()?;
     let column: u32 = numbers.next()?.parse().ok()?;
@@ -163,4 +165,66 @@ fn user_frame(line: &str, source: Source<'_>) -> Option<Frame> {
     let function = function
         .filter(|name| !matches!(*name, "" | "eval" | "async eval" | "anonymous" | "async anonymous"));
     Some(Frame { function: function.map(String::from), line, column })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(code: &str, thrown: &Thrown) -> ErrorReport {
+        let script = conductor_script::prepare(code).expect("the test's code is right");
+        from_thrown(thrown, Source { text: code, script: &script })
+    }
+
+    fn thrown(name: &str, message: &str, stack: &str) -> Thrown {
+        Thrown { name: name.into(), message: message.into(), stack: stack.into(), ..Thrown::default() }
+    }
+
+    #[test]
+    fn places_an_error_in_the_sent_code() {
+        let code = "function f() {\n  null.x;\n}\nf();";
+        let stack = "TypeError: no\n    at f (conductor:main.ts, <anonymous>:4:8)\n    at eval (conductor:main.ts, <anonymous>:6:1)\n    \
+                     at run (file:///home/a/.cache/harness.js:356:19)\n    at dispatch (ext:deno_web/02_event.js:1:7177)";
+        let report = report(code, &thrown("TypeError", "no", stack));
+        assert_eq!((report.kind, report.line, report.column), (ErrorType::Runtime, Some(2), Some(8)));
+        assert_eq!(report.stack.as_deref(), Some("    at f (main.ts:2:8)\n    at main.ts:4:1"));
+        assert!(report.code_frame.is_some_and(|frame| frame.contains("> 2 |   null.x;")));
+    }
+
+    #[test]
+    fn tells_kinds_apart() {
+        for (name, message, kind) in [
+            (
+                "NotCapable",
+                "Requires net access to \"x.org:443\", run again with the --allow-net flag",
+                ErrorType::Permission,
+            ),
+            ("TypeError", "Module not found \"file:///ws/x.ts\".", ErrorType::Dependency),
+            ("SyntaxError", "Unexpected token", ErrorType::Syntax),
+            ("RangeError", "too much", ErrorType::Runtime),
+        ] {
+            assert_eq!(report("1", &thrown(name, message, "")).kind, kind, "{name}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_denied_permission_names_the_grant_for_an_administrator() {
+        let report = |message| report("1", &thrown("NotCapable", message, ""));
+        let net = report("Requires net access to \"x.org:443\", run again with the --allow-net flag");
+        assert_eq!(net.message, "NotCapable: Requires net access to \"x.org:443\"");
+        assert_eq!(
+            net.hint.as_deref(),
+            Some("an administrator can grant it: allow-net=x.org:443 in MCP_CONDUCTOR_RUN_ARGS")
+        );
+        let cwd = report("Requires read access to <CWD>, run again with the --allow-read flag");
+        assert!(cwd.hint.is_some_and(|hint| hint.contains("allow-read in")));
+    }
+
+    #[test]
+    fn causes_and_members_are_told_in_order() {
+        let mut error = thrown("AggregateError", "all failed", "");
+        error.errors = vec![thrown("Error", "a", ""), thrown("Error", "b", "")];
+        error.cause = Some(Box::new(thrown("", "just text", "")));
+        assert_eq!(report("1", &error).cause, ["Uncaught just text", "Error: a", "Error: b"]);
+    }
 }
