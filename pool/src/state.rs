@@ -19,6 +19,11 @@ mod queue;
 mod report;
 mod rules;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +51,7 @@ pub struct WaiterId(pub u64);
 struct ProfileId(u64);
 
 /// Something that happened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A session that will use this profile connected.
     Prepare {

@@ -118,8 +118,7 @@ impl PoolState {
     /// Boots for queued callers, in the order of their turns, before anything is booted in reserve.
     fn boot_for_callers(&mut self, now: Duration, out: &mut Vec<Effect>) -> Callers {
         let mut slots = self.config.parallel_boots.saturating_sub(self.total(Profile::booting));
-        let mut room_to_come =
-            self.total(|profile| profile.count(|stage| matches!(stage, Stage::Reaping | Stage::Ending(_))));
+        let mut room_to_come = self.room_to_come();
         let mut on_their_way: HashMap<ProfileId, usize> = HashMap::new();
         let mut callers = Callers::Served;
         for id in self.queue.profiles_in_order() {
@@ -156,14 +155,13 @@ impl PoolState {
     /// Boots in reserve. Each running job keeps a boot slot, and so a CPU, to itself, as far as there are two.
     fn refill(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let most = self.config.parallel_boots.saturating_sub(self.total(Profile::leased)).max(1);
-        for (id, allowance) in self.allowances(now) {
+        let allowances = self.allowances(now);
+        for &(id, allowance) in &allowances {
             while self.total(Profile::booting) < most && self.wants_refill(now, id, allowance) {
-                if self.owners.len() < self.config.max_workers {
-                    self.boot(now, id, out);
-                } else {
-                    self.make_room_for_replacement(now, id, out);
-                    break;
+                if self.owners.len() >= self.config.max_workers {
+                    return self.make_room_for_refill(now, id, &allowances, out);
                 }
+                self.boot(now, id, out);
             }
         }
     }
@@ -180,17 +178,33 @@ impl PoolState {
             && profile.breaker.may_boot(now, booting)
     }
 
-    /// In a pool that is full, a worker that is too old has to go before its replacement can boot.
-    fn make_room_for_replacement(&mut self, now: Duration, id: ProfileId, out: &mut Vec<Effect>) {
+    /// In a pool that is full, an idle worker beyond its profile's allowance has to go first, or the one that is too old
+    /// and is to be replaced.
+    fn make_room_for_refill(
+        &mut self,
+        now: Duration,
+        id: ProfileId,
+        allowances: &[(ProfileId, usize)],
+        out: &mut Vec<Effect>,
+    ) {
+        if self.room_to_come() > 0 {
+            return;
+        }
+        let beyond = allowances.iter().rev().find(|(id, allowance)| self.profiles[id].idle() > *allowance);
         let profile = &self.profiles[&id];
-        let room_to_come =
-            self.total(|profile| profile.count(|stage| matches!(stage, Stage::Reaping | Stage::Ending(_))));
-        if let Some((aged_at, worker)) = profile.oldest_idle()
+        if let Some((_, worker)) = beyond.and_then(|(id, _)| self.profiles[id].oldest_idle()) {
+            self.retire(worker, RetireReason::Budget, out);
+        } else if let Some((aged_at, worker)) = profile.oldest_idle()
             && aged_at <= now
-            && room_to_come == 0
+            && profile.booting_in(self.epoch) == 0
         {
             self.retire(worker, RetireReason::Age, out);
         }
+    }
+
+    /// Workers that are killed and about to be reaped.
+    fn room_to_come(&self) -> usize {
+        self.total(|profile| profile.count(|stage| matches!(stage, Stage::Reaping | Stage::Ending(_))))
     }
 
     fn boot(&mut self, now: Duration, id: ProfileId, out: &mut Vec<Effect>) {

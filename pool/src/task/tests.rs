@@ -82,7 +82,13 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         max_result_bytes: 1 << 20,
     };
     let globals = Map::from_iter([("nonce".to_owned(), Value::from(nonce))]);
-    Job { execution_id: format!("run-{nonce}"), code: milliseconds.to_string(), globals, limits }
+    Job {
+        execution_id: format!("run-{nonce}"),
+        code: milliseconds.to_string(),
+        api_name: String::new(),
+        globals,
+        limits,
+    }
 }
 
 async fn run(lease: Lease, milliseconds: u64, nonce: u64) -> RunReport {

@@ -1,0 +1,598 @@
+//! Random schedules of events against the state machine, with a second, simpler account of the world beside it.
+//!
+//! Every schedule comes from a seed, which is printed when a check fails. `CONDUCTOR_POOL_SEEDS=100000` runs that many,
+//! `CONDUCTOR_POOL_SEED=17` runs that one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use super::tests::spec;
+use super::{Effect, Event, PoolState, RetireReason, WaiterId, WorkerId};
+use crate::config::PoolConfig;
+use crate::lease::LeaseError;
+use crate::source::SpawnError;
+use crate::spec::WorkerSpec;
+use crate::status::{BreakerStatus, ProfileStatus, profile_id};
+
+const SEEDS: u64 = 300;
+const EVENTS: usize = 300;
+const SPECS: u64 = 4;
+const SESSIONS: u64 = 5;
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn no_schedule_breaks_a_rule() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("CONDUCTOR_POOL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CONDUCTOR_POOL_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let _printed = PrintedOnPanic(seed);
+        let mut world = World::new(seed);
+        for _ in 0..EVENTS {
+            world.step();
+        }
+        world.come_to_rest();
+        world.drain();
+    }
+}
+
+/// An event and its time, written out only when a check fails.
+struct Moment(Event, Duration);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {:?}", self.0, self.1)
+    }
+}
+
+struct PrintedOnPanic(u64);
+
+impl Drop for PrintedOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failing schedule: CONDUCTOR_POOL_SEED={}", self.0);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Booting,
+    Idle,
+    Leased,
+    Dying,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    spec: u64,
+    stage: Stage,
+    outdated: bool,
+    ready_at: Duration,
+    /// Killed while it was out of the pool's reach, and not back yet.
+    away: Option<Stage>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    spec: u64,
+    session: u64,
+    until: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    registrations: usize,
+    used_at: Duration,
+    released_at: Duration,
+    failures_in_a_row: u32,
+}
+
+struct World {
+    random: Random,
+    now: Duration,
+    config: PoolConfig,
+    state: PoolState,
+    workers: BTreeMap<WorkerId, Worker>,
+    callers: BTreeMap<WaiterId, Caller>,
+    uses: [Use; SPECS as usize],
+    /// How often each session got a worker of a spec that another session was waiting for, since that other was served.
+    overtaken: HashMap<(u64, u64), HashMap<u64, u32>>,
+    draining: Option<Duration>,
+    callers_so_far: u64,
+    names: [String; SPECS as usize],
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let config = random_config(&mut random);
+        Self {
+            state: PoolState::new(config.clone(), "simulated", seed),
+            random,
+            now: Duration::ZERO,
+            config,
+            workers: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            uses: Default::default(),
+            overtaken: HashMap::new(),
+            draining: None,
+            callers_so_far: 0,
+            names: std::array::from_fn(|number| profile_id(&spec(number as u64))),
+        }
+    }
+
+    fn step(&mut self) {
+        if self.random.below(3) == 0 {
+            let by = [1, 5, 50, 500][self.random.below(4)];
+            let time = self.random.upto(by) * MS;
+            self.pass(time);
+        }
+        let spec = self.random.below(SPECS as usize) as u64;
+        match self.random.below(100) {
+            0..30 => self.call(spec),
+            30..35 => {
+                if let Some(waiter) = self.random.pick(self.callers.keys()) {
+                    self.callers.remove(&waiter);
+                    self.feed(Event::WaiterGone { waiter });
+                }
+            }
+            35..57 => self.end_boot(),
+            57..60 => self.on_worker(Stage::Idle, |worker| Event::Died { worker }),
+            60..72 => self.on_worker(Stage::Leased, |worker| Event::RunEnded { worker }),
+            72..74 => self.on_worker(Stage::Leased, |worker| Event::LeaseDropped { worker }),
+            74..76 => self.on_worker(Stage::Leased, |worker| Event::Unclaimed { worker }),
+            76..90 => self.end_dying(),
+            90..94 => self.prepare(spec),
+            94..97 => self.release(spec),
+            97 => {
+                let config = random_config(&mut self.random);
+                self.feed(Event::Reconfigure { config });
+            }
+            98 => self.feed(Event::RetireIdle { reason: RetireReason::DenoReplaced }),
+            _ if self.random.below(20) == 0 => {
+                let deadline = self.now + self.random.upto(300) * MS;
+                self.feed(Event::Drain { deadline });
+            }
+            _ => self.feed(Event::Tick),
+        }
+    }
+
+    /// Lets time pass; ticks come when they were asked for.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..10_000 {
+            match self.state.wake_at(self.now).filter(|at| *at <= end) {
+                None => {
+                    self.now = end;
+                    return self.feed(Event::Tick);
+                }
+                Some(at) => {
+                    assert!(at > self.now, "a tick is asked for in the past");
+                    self.now = at;
+                    self.feed(Event::Tick);
+                }
+            }
+        }
+        panic!("too many ticks in {time:?}");
+    }
+
+    fn call(&mut self, spec_number: u64) {
+        self.callers_so_far += 1;
+        let waiter = WaiterId(self.callers_so_far);
+        let wait = [None, Some(Duration::ZERO), Some(20 * MS), Some(400 * MS)][self.random.below(4)];
+        let session = self.random.below(SESSIONS as usize) as u64;
+        let until = self.now + wait.unwrap_or(self.config.queue_wait);
+        self.callers.insert(waiter, Caller { spec: spec_number, session, until });
+        self.feed(Event::Lease { waiter, spec: spec(spec_number), session, wait });
+    }
+
+    fn end_boot(&mut self) {
+        // Whole stretches of failures, or breakers would hardly ever open.
+        let failing = (self.now.as_millis() / 400).is_multiple_of(3);
+        if failing && self.random.below(4) > 0 {
+            let error = Arc::new(SpawnError::Start(io::Error::other("simulated")));
+            self.on_worker(Stage::Booting, |worker| Event::BootFailed { worker, error: Arc::clone(&error) });
+        } else {
+            self.on_worker(Stage::Booting, |worker| Event::Booted { worker });
+        }
+    }
+
+    /// A dying worker is reaped, or first comes back from where it was when it was killed.
+    fn end_dying(&mut self) {
+        let dying = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Dying).map(|(id, _)| id);
+        let Some(worker) = self.random.pick(dying) else { return };
+        let away = self.workers.get_mut(&worker).unwrap().away.take();
+        let event = match (away, self.random.below(4)) {
+            (Some(Stage::Booting), 0) => Event::Booted { worker },
+            (Some(Stage::Leased), 0) => Event::RunEnded { worker },
+            (Some(Stage::Leased), 1) => Event::LeaseDropped { worker },
+            (Some(Stage::Leased), 2) => Event::Unclaimed { worker },
+            _ => Event::Reaped { worker },
+        };
+        self.feed(event);
+    }
+
+    fn on_worker(&mut self, stage: Stage, event: impl Fn(WorkerId) -> Event) {
+        let workers = self.workers.iter().filter(|(_, worker)| worker.stage == stage).map(|(id, _)| id);
+        if let Some(worker) = self.random.pick(workers) {
+            self.feed(event(worker));
+        }
+    }
+
+    fn prepare(&mut self, spec_number: u64) {
+        self.uses[spec_number as usize].registrations += 1;
+        self.feed(Event::Prepare { spec: spec(spec_number) });
+    }
+
+    fn release(&mut self, spec_number: u64) {
+        if self.uses[spec_number as usize].registrations > 0 {
+            self.uses[spec_number as usize].registrations -= 1;
+            self.feed(Event::Release { spec: spec(spec_number) });
+        }
+    }
+
+    /// Keeps this account, gives the event to the machine, and checks each effect and the state after it.
+    fn feed(&mut self, event: Event) {
+        let about = self.account(&event);
+        let open_before = self.open_breakers();
+        let resets = matches!(
+            event,
+            Event::Booted { .. } | Event::Reconfigure { .. } | Event::RetireIdle { .. } | Event::Lease { .. }
+        );
+        let what = &Moment(event.clone(), self.now);
+        for effect in self.state.on_event(self.now, event) {
+            match effect {
+                Effect::Boot { worker, spec } => {
+                    let spec = number_of(&spec);
+                    assert!(resets || !open_before.contains(&spec), "boot while the breaker is open: {what}");
+                    self.check_boot(worker, spec, what);
+                }
+                Effect::Grant { waiter, worker } => self.check_grant(waiter, worker, what),
+                Effect::Refuse { waiter, error } => self.check_refusal(waiter, &error, what),
+                Effect::Retire { worker, reason } => self.check_retirement(worker, reason, about, what),
+            }
+        }
+        self.check_state(what);
+    }
+
+    /// Returns the worker that the event is about, if it came back from somewhere.
+    fn account(&mut self, event: &Event) -> Option<WorkerId> {
+        let now = self.now;
+        match event {
+            Event::Prepare { spec } => self.use_of(spec).used_at = now,
+            Event::Release { spec } => self.use_of(spec).released_at = now,
+            Event::Lease { spec, .. } if self.draining.is_none() => self.use_of(spec).used_at = now,
+            Event::Booted { worker } | Event::Unclaimed { worker } => {
+                let entry = self.workers.get_mut(worker).unwrap();
+                if !entry.outdated && entry.stage == Stage::Booting {
+                    self.uses[entry.spec as usize].failures_in_a_row = 0;
+                }
+                if entry.stage != Stage::Dying {
+                    (entry.stage, entry.ready_at) = (Stage::Idle, now);
+                }
+                return Some(*worker);
+            }
+            Event::BootFailed { worker, .. } => {
+                let failed = self.workers.remove(worker).unwrap();
+                if !failed.outdated {
+                    self.uses[failed.spec as usize].failures_in_a_row += 1;
+                }
+            }
+            Event::LeaseDropped { worker } => {
+                self.uses[self.workers[worker].spec as usize].used_at = now;
+                return Some(*worker);
+            }
+            Event::RunEnded { worker } => {
+                let entry = self.workers.get_mut(worker).unwrap();
+                entry.stage = Stage::Dying;
+                self.uses[entry.spec as usize].used_at = now;
+            }
+            Event::Reaped { worker } => drop(self.workers.remove(worker)),
+            Event::Reconfigure { config } => {
+                self.config = config.clone();
+                self.outdate();
+            }
+            Event::RetireIdle { .. } => self.outdate(),
+            Event::Drain { deadline } => {
+                self.draining = Some(self.draining.map_or(*deadline, |earlier| earlier.min(*deadline)));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn outdate(&mut self) {
+        self.workers.values_mut().for_each(|worker| worker.outdated = true);
+        self.uses.iter_mut().for_each(|spec| spec.failures_in_a_row = 0);
+    }
+
+    fn check_boot(&mut self, worker: WorkerId, spec: u64, what: &Moment) {
+        assert!(self.draining.is_none(), "boot while draining: {what}");
+        assert!(self.workers.len() < self.config.max_workers, "more than max_workers: {what}");
+        assert!(self.count(|w| w.stage == Stage::Booting) < self.config.parallel_boots, "{what}");
+        let entry = Worker { spec, stage: Stage::Booting, outdated: false, ready_at: self.now, away: None };
+        assert!(self.workers.insert(worker, entry).is_none(), "a worker id is used again: {what}");
+    }
+
+    fn check_grant(&mut self, waiter: WaiterId, worker: WorkerId, what: &Moment) {
+        let caller = self.callers.remove(&waiter).unwrap_or_else(|| panic!("granted to nobody: {what}"));
+        let entry = self.workers.get_mut(&worker).unwrap();
+        assert_eq!((entry.stage, entry.spec), (Stage::Idle, caller.spec), "{what}");
+        assert!(!entry.outdated && self.draining.is_none(), "{what}");
+        entry.stage = Stage::Leased;
+
+        let rivals: Vec<_> = self.callers.iter().filter(|(_, other)| other.spec == caller.spec).collect();
+        for (id, rival) in rivals {
+            if rival.session == caller.session {
+                assert!(*id > waiter, "{id:?} was before {waiter:?} in its session: {what}");
+                continue;
+            }
+            let overtaken = self.overtaken.entry((rival.session, caller.spec)).or_default();
+            // Once per session, not once per caller of it: only its first caller counts.
+            let first = self.callers.iter().find(|(_, c)| (c.session, c.spec) == (rival.session, rival.spec));
+            if first.is_some_and(|(first, _)| first == id) {
+                let times = overtaken.entry(caller.session).or_default();
+                *times += 1;
+                assert!(*times <= 1, "session {} overtook {} twice: {what}", caller.session, rival.session);
+            }
+        }
+        self.overtaken.retain(|(session, _), _| *session != caller.session);
+    }
+
+    fn check_refusal(&mut self, waiter: WaiterId, error: &LeaseError, what: &Moment) {
+        let caller = self.callers.remove(&waiter).unwrap_or_else(|| panic!("refused twice: {what}"));
+        match error {
+            LeaseError::Busy { queued, waited } => {
+                let full = waited.is_zero() && *queued >= self.config.queue_capacity;
+                assert!(full || self.now >= caller.until, "refused too early: {what}");
+            }
+            LeaseError::Broken { .. } => {
+                let failures = self.uses[caller.spec as usize].failures_in_a_row;
+                assert!(failures >= self.config.breaker_failures, "broken after {failures}: {what}");
+            }
+            LeaseError::Draining => assert!(self.draining.is_some(), "{what}"),
+            LeaseError::Gone => panic!("{what}"),
+        }
+    }
+
+    fn check_retirement(
+        &mut self,
+        worker: WorkerId,
+        reason: RetireReason,
+        back: Option<WorkerId>,
+        what: &Moment,
+    ) {
+        let entry = self.workers[&worker];
+        let spec = entry.spec;
+        let (now, config) = (self.now, &self.config);
+        let idle_of = |spec: u64| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
+        let total_idle = self.count(|w| w.stage == Stage::Idle);
+        let least_used = |among: &dyn Fn(u64) -> bool| {
+            let others = (0..SPECS).filter(|other| idle_of(*other) > 0 && among(*other));
+            others.map(|other| self.uses[other as usize].used_at).min()
+        };
+        if entry.stage == Stage::Dying {
+            assert_eq!(back, Some(worker), "retired twice: {what}");
+            return;
+        }
+        let expected = match reason {
+            RetireReason::Deadline => entry.stage != Stage::Idle && self.draining.is_some_and(|at| now >= at),
+            RetireReason::LeaseDropped => entry.stage == Stage::Leased && back == Some(worker),
+            _ if entry.stage != Stage::Idle => false,
+            RetireReason::Drained => self.draining.is_some(),
+            RetireReason::Died => true,
+            RetireReason::Reconfigured | RetireReason::DenoReplaced => entry.outdated,
+            RetireReason::Surplus => idle_of(spec) > config.idle_per_profile,
+            RetireReason::Age => now >= entry.ready_at + config.max_idle_age / 2,
+            RetireReason::Unused => self.is_unused(spec),
+            RetireReason::Budget if total_idle > config.max_idle => {
+                least_used(&|_| true) == Some(self.uses[spec as usize].used_at)
+            }
+            RetireReason::Budget => {
+                let allowances = self.allowances();
+                let beyond = |spec: u64| idle_of(spec) > allowances[spec as usize];
+                let used_at = self.uses[spec as usize].used_at;
+                self.workers.len() >= config.max_workers && least_used(&beyond) == Some(used_at)
+            }
+            RetireReason::Room => {
+                let wanted = |other: u64| self.callers.values().any(|caller| caller.spec == other);
+                self.workers.len() >= config.max_workers
+                    && (0..SPECS).any(|other| other != spec && wanted(other))
+                    && least_used(&|_| true) == Some(self.uses[spec as usize].used_at)
+            }
+        };
+        assert!(expected, "{entry:?} was retired for {reason:?}: {what}");
+        let entry = self.workers.get_mut(&worker).unwrap();
+        entry.away =
+            (entry.stage != Stage::Idle && reason != RetireReason::LeaseDropped).then_some(entry.stage);
+        entry.stage = Stage::Dying;
+    }
+
+    fn check_state(&mut self, what: &Moment) {
+        let callers = &self.callers;
+        self.overtaken.retain(|(session, spec), _| {
+            callers.values().any(|caller| (caller.session, caller.spec) == (*session, *spec))
+        });
+        let status = self.state.status(self.now);
+        assert_eq!((status.workers, status.queued), (self.workers.len(), self.callers.len()), "{what}");
+        assert!(status.idle <= self.config.max_idle, "idle budget: {what}");
+        assert!(self.callers.values().all(|caller| caller.until > self.now), "not refused in time: {what}");
+        assert!(self.callers.is_empty() || self.state.wake_at(self.now).is_some(), "no tick to come: {what}");
+        for spec_number in 0..SPECS {
+            let of = |stage| self.count(|w| w.spec == spec_number && w.stage == stage);
+            let queued = self.callers.values().filter(|caller| caller.spec == spec_number).count();
+            let idle = of(Stage::Idle);
+            assert!(idle <= self.config.idle_per_profile, "{idle} idle: {what}");
+            assert!(idle == 0 || queued == 0, "{queued} wait, {idle} idle: {what}");
+            if let Some(profile) = status.profiles.iter().find(|p| p.id == self.names[spec_number as usize]) {
+                let counted = (profile.booting, profile.idle, profile.queued, profile.busy + profile.ending);
+                let dying = of(Stage::Leased) + of(Stage::Dying);
+                assert_eq!(counted, (of(Stage::Booting), idle, queued, dying), "{what}");
+                self.check_breaker(spec_number, profile, what);
+                self.check_no_idling(spec_number, queued, what);
+            } else {
+                assert_eq!(of(Stage::Leased) + of(Stage::Booting) + idle + queued, 0, "forgotten: {what}");
+                self.uses[spec_number as usize].failures_in_a_row = 0;
+            }
+        }
+    }
+
+    fn check_breaker(&self, spec: u64, profile: &ProfileStatus, what: &Moment) {
+        let failures = self.uses[spec as usize].failures_in_a_row;
+        assert_eq!(profile.boot_failures_in_a_row, failures, "{what}");
+        let closed = profile.breaker == BreakerStatus::Closed;
+        assert_eq!(closed, failures < self.config.breaker_failures, "{:?}: {what}", profile.breaker);
+        let waits_in_vain = profile.queued > 0 && matches!(profile.breaker, BreakerStatus::Open { .. });
+        assert!(!waits_in_vain, "{what}");
+    }
+
+    /// A caller whose profile boots well waits only for boot slots or for room that cannot be made.
+    fn check_no_idling(&self, spec: u64, queued: usize, what: &Moment) {
+        let on_their_way = self.count(|w| w.spec == spec && w.stage == Stage::Booting && !w.outdated);
+        if queued <= on_their_way || self.uses[spec as usize].failures_in_a_row > 0 {
+            return;
+        }
+        let slots_taken = self.count(|w| w.stage == Stage::Booting) >= self.config.parallel_boots;
+        let full = self.workers.len() >= self.config.max_workers;
+        let room_to_come = self.count(|w| w.stage == Stage::Dying) > 0;
+        let no_room_to_make = self.count(|w| w.stage == Stage::Idle) == 0;
+        assert!(slots_taken || full && (room_to_come || no_room_to_make), "nothing boots: {what}");
+    }
+
+    /// Everything that was begun ends well; then every caller has an answer and every profile its idle workers.
+    fn come_to_rest(&mut self) {
+        for _ in 0..2_000 {
+            if self.end_something() {
+                continue;
+            }
+            if self.callers.is_empty() && (self.draining.is_some() || self.is_full()) {
+                return;
+            }
+            let at = self.state.wake_at(self.now).expect("something is still to be done");
+            self.pass(at - self.now);
+        }
+        panic!("no rest: {:?} {:#?}", self.callers, self.state.status(self.now));
+    }
+
+    fn drain(&mut self) {
+        let deadline = self.now + 50 * MS;
+        self.feed(Event::Drain { deadline });
+        while self.end_something() {}
+        assert!(self.state.is_drained() && self.workers.is_empty(), "{:?}", self.workers);
+    }
+
+    fn end_something(&mut self) -> bool {
+        let Some((&worker, entry)) = self.workers.iter().find(|(_, w)| w.stage != Stage::Idle) else {
+            return false;
+        };
+        match entry.stage {
+            Stage::Booting => self.feed(Event::Booted { worker }),
+            Stage::Leased => self.feed(Event::RunEnded { worker }),
+            Stage::Dying | Stage::Idle => self.feed(Event::Reaped { worker }),
+        }
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        let allowances = self.allowances();
+        let idle_of = |spec: u64| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
+        let short = (0..SPECS).filter(|spec| idle_of(*spec) < allowances[*spec as usize]).count();
+        short == 0
+            || self.workers.len() == self.config.max_workers
+                && allowances.iter().sum::<usize>() > self.workers.len()
+    }
+
+    fn allowances(&self) -> [usize; SPECS as usize] {
+        let mut specs: Vec<u64> = (0..SPECS).filter(|spec| !self.is_unused(*spec)).collect();
+        // Profiles used at the same moment rank by age.
+        let rank =
+            |number: u64| (self.uses[number as usize].used_at, self.state.ids.get(&spec(number)).copied());
+        specs.sort_by_key(|number| std::cmp::Reverse(rank(*number)));
+        let mut left = self.config.max_idle;
+        let mut allowances = [0; SPECS as usize];
+        for spec in specs {
+            allowances[spec as usize] = self.config.idle_per_profile.min(left);
+            left -= allowances[spec as usize];
+        }
+        allowances
+    }
+
+    fn is_unused(&self, spec_number: u64) -> bool {
+        let known = self.state.ids.contains_key(&spec(spec_number));
+        let u = &self.uses[spec_number as usize];
+        let busy = self.count(|w| w.spec == spec_number && w.stage == Stage::Leased) > 0;
+        let lapsed = self.now >= u.used_at.max(u.released_at) + self.config.unused_after;
+        !known || u.registrations == 0 && !busy && lapsed
+    }
+
+    fn open_breakers(&self) -> Vec<u64> {
+        let profiles = self.state.profiles.values();
+        let open = profiles.filter(|p| matches!(p.breaker.status(self.now), BreakerStatus::Open { .. }));
+        open.map(|profile| number_of(&profile.spec)).collect()
+    }
+
+    fn use_of(&mut self, spec: &WorkerSpec) -> &mut Use {
+        &mut self.uses[number_of(spec) as usize]
+    }
+
+    fn count(&self, matches: impl Fn(&Worker) -> bool) -> usize {
+        self.workers.values().filter(|worker| matches(worker)).count()
+    }
+}
+
+fn number_of(spec: &WorkerSpec) -> u64 {
+    spec.workspace.to_str().unwrap().parse().unwrap()
+}
+
+fn random_config(random: &mut Random) -> PoolConfig {
+    let config = PoolConfig {
+        idle_per_profile: random.below(4),
+        max_idle: random.below(7),
+        max_workers: 1 + random.below(7),
+        parallel_boots: 1 + random.below(3),
+        queue_capacity: 1 + random.below(8),
+        queue_wait: (10 + random.upto(2_000)) * MS,
+        max_idle_age: (1_000 + random.upto(3_000)) * MS,
+        unused_after: (1_000 + random.upto(2_000)) * MS,
+        refill_delay: random.upto(50) * MS,
+        refill_patience: random.upto(200) * MS,
+        breaker_failures: 1 + random.upto(3),
+        breaker_backoff_min: (10 + random.upto(200)) * MS,
+        breaker_backoff_max: (300 + random.upto(500)) * MS,
+        ..PoolConfig::for_cpus(2)
+    };
+    config.validate().unwrap();
+    config
+}
+
+/// xorshift64*, for schedules that are the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= 0x9e37_79b9_7f4a_7c15;
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0 = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.next() as usize % bound
+    }
+
+    fn upto(&mut self, most: u32) -> u32 {
+        self.next() as u32 % (most + 1)
+    }
+
+    fn pick<'a, T: Copy + 'a>(&mut self, from: impl Iterator<Item = &'a T>) -> Option<T> {
+        let all: Vec<&T> = from.collect();
+        (!all.is_empty()).then(|| *all[self.below(all.len())])
+    }
+}
