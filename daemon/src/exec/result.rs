@@ -225,7 +225,8 @@ impl ExecutionResult {
     fn value_text(&self) -> String {
         match (&self.return_value, self.return_value_format) {
             (Some(Value::String(text)), ReturnFormat::Inspect) => text.clone(),
-            (Some(value), _) => format!("{value:#}"),
+            // Compact: a model pays for every token of it.
+            (Some(value), _) => value.to_string(),
             (None, _) if self.stdout.is_empty() && self.stderr.is_empty() => "(no value, no output)".into(),
             (None, _) => "(no value)".into(),
         }
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_text_alone_tells_everything() {
-        assert_eq!(success().text(), "{\n  \"a\": 1\n}\n\nstdout:\nhi");
+        assert_eq!(success().text(), "{\"a\":1}\n\nstdout:\nhi");
         let mut failed = success();
         failed.error = Some(ErrorReport {
             line: Some(2),
