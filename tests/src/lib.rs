@@ -1,1 +1,34 @@
-//! Skeleton.
+//! Fixtures for tests that drive the real binaries: real daemon, real shim, real Deno, real sockets.
+//!
+//! ```text
+//! Home      a temporary home directory with its own socket, configuration and log; checks that no process outlives it
+//! Daemon    one `conductord` in a Home: ready when it answers a status request; killed in the end
+//! Shim      one `conductor-shim` as an IDE would run it: requests, answers by id, everything it ever printed
+//! Answer    what a call of `run_deno_code` came to
+//! Operator  an operator's connection to a daemon's socket, and bytes that are none
+//! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
+//! ```
+//!
+//! Every wait has a deadline, and a fixture that is dropped leaves nothing behind, or fails the test.
+
+pub mod answer;
+pub mod binaries;
+pub mod daemon;
+pub mod home;
+pub mod operator;
+pub mod process;
+pub mod shim;
+pub mod wait;
+
+pub use answer::Answer;
+pub use daemon::Daemon;
+pub use home::Home;
+pub use operator::Operator;
+pub use process::Process;
+pub use shim::Shim;
+pub use wait::wait_for;
+
+use std::time::Duration;
+
+/// How long anything may take that usually takes milliseconds: a loaded machine is slow, a hang is for ever.
+pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,0 +1,152 @@
+//! A temporary home directory: everything a daemon and its clients read, write and listen on.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+/// How long processes may take to end after the last fixture has been dropped.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// How much of a log a failed test prints, bytes.
+const PRINTED_LOG_BYTES: usize = 64 * 1024;
+
+/// A home directory of its own. When the last handle is dropped, no process that names it may be left.
+#[derive(Debug)]
+pub struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    pub fn new() -> Arc<Self> {
+        let dir = tempfile::Builder::new().prefix("cnd-").tempdir().expect("a temporary directory");
+        let home = Self { dir };
+        for dir in [home.path("home/.config/conductor"), home.path("run"), home.path("ws")] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).expect("a directory");
+        }
+        Arc::new(home)
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The directory that is `$HOME`.
+    pub fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// Short enough for a socket address.
+    pub fn socket(&self) -> PathBuf {
+        self.path("run/d.sock")
+    }
+
+    /// An existing directory for the code's files.
+    pub fn workspace(&self) -> PathBuf {
+        self.path("ws")
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.path("home/.config/conductor/config.toml")
+    }
+
+    /// What every daemon of this home logs, as JSON lines.
+    pub fn log_file(&self) -> PathBuf {
+        self.path("log")
+    }
+
+    /// Replaces the configuration file.
+    pub fn configure(&self, text: &str) {
+        let path = self.config_file();
+        fs::write(&path, text).expect("writes the configuration");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("sets its mode");
+    }
+
+    /// A program that sees this home and nothing of the test's own environment.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(self.environment()).current_dir(self.dir.path());
+        command
+    }
+
+    fn environment(&self) -> [(&'static str, OsString); 5] {
+        [
+            ("HOME", self.home().into()),
+            ("XDG_RUNTIME_DIR", self.path("run").into()),
+            ("TMPDIR", self.dir.path().into()),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin".into()),
+            ("RUST_BACKTRACE", "1".into()),
+        ]
+    }
+
+    /// All processes whose command line or environment names this home: daemons, shims, workers.
+    pub fn processes(&self) -> Vec<Process> {
+        Process::all().into_iter().filter(|process| process.names(self.dir.path())).collect()
+    }
+
+    /// The workers among them, whichever daemon started them and whether it still lives.
+    pub fn workers(&self) -> Vec<Process> {
+        let workers = Process::all().into_iter();
+        workers.filter(|process| process.is_worker_below(self.dir.path())).collect()
+    }
+
+    /// The daemons among them, also those that a shim has started.
+    pub fn daemons(&self) -> Vec<Process> {
+        let is_daemon = |process: &Process| {
+            process.command.contains("conductord") && !process.command.contains("__worker-launcher")
+        };
+        self.processes().into_iter().filter(is_daemon).collect()
+    }
+
+    /// The log as JSON; a line that is still being written is left out.
+    pub fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log_file()).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Fields of the log lines with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let fields = self.log().into_iter().map(|line| line["fields"].clone());
+        fields.filter(|fields| fields["message"] == message).collect()
+    }
+
+    #[expect(clippy::print_stderr, reason = "a failed test tells what its daemon said")]
+    fn print_log(&self) {
+        for name in ["log", "stderr", "shim-stderr"] {
+            let text = fs::read(self.path(name)).unwrap_or_default();
+            let tail = &text[text.len().saturating_sub(PRINTED_LOG_BYTES)..];
+            if !tail.is_empty() {
+                eprintln!("---- {} ----\n{}", self.path(name).display(), String::from_utf8_lossy(tail));
+            }
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_log();
+        }
+        let until = Instant::now() + END_TIME;
+        while !self.processes().is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left = self.processes();
+        for process in &left {
+            process.signal(Signal::SIGKILL);
+        }
+        if !left.is_empty() && !std::thread::panicking() {
+            panic!("processes were left running: {left:#?}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Connections to a daemon's socket, frame by frame: an operator's, and ones that no real client would make.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use conductor_protocol::status::StatusReport;
+use conductor_protocol::{AdminReply, AdminRequest, ClientKind, FrameDecoder, Greeting, Hello, codec, frame};
+
+/// How long the daemon may take for each answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// A connection that has said nothing yet, or an operator's after [`Operator::greet`].
+#[derive(Debug)]
+pub struct Operator {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+}
+
+impl Operator {
+    /// # Errors
+    /// Nobody listens.
+    pub fn connect(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER_TIME))?;
+        stream.set_write_timeout(Some(ANSWER_TIME))?;
+        Ok(Self { stream, decoder: FrameDecoder::default() })
+    }
+
+    /// Introduces itself as an operator.
+    ///
+    /// # Errors
+    /// The daemon does not welcome it.
+    pub fn greet(&mut self) -> io::Result<()> {
+        self.send_frame(&hello(ClientKind::Admin).encode().map_err(io::Error::other)?)?;
+        match Greeting::decode(&self.receive()?).map_err(io::Error::other)? {
+            Greeting::Welcome { .. } => Ok(()),
+            other => Err(io::Error::other(format!("not welcome: {other:?}"))),
+        }
+    }
+
+    /// # Errors
+    /// The connection fails, or the answer is not one.
+    pub fn ask(&mut self, request: &AdminRequest) -> io::Result<AdminReply> {
+        self.send_frame(&codec::encode(request).map_err(io::Error::other)?)?;
+        codec::decode(&self.receive()?).map_err(io::Error::other)
+    }
+
+    /// One status request on a connection of its own.
+    ///
+    /// # Errors
+    /// The daemon is not there, does not welcome us or does not answer.
+    pub fn status(socket: &Path) -> io::Result<StatusReport> {
+        match Self::ask_once(socket, &AdminRequest::Status)? {
+            AdminReply::Json(json) => Ok(serde_json::from_slice(&json)?),
+            other => Err(io::Error::other(format!("no status: {other:?}"))),
+        }
+    }
+
+    /// One request on a connection of its own.
+    ///
+    /// # Errors
+    /// See [`Operator::status`].
+    pub fn ask_once(socket: &Path, request: &AdminRequest) -> io::Result<AdminReply> {
+        let mut operator = Self::connect(socket)?;
+        operator.greet()?;
+        operator.ask(request)
+    }
+
+    /// Sends one well-formed frame with any payload.
+    ///
+    /// # Errors
+    /// The daemon has closed the connection.
+    pub fn send_frame(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.send_bytes(&frame::encode(payload).map_err(io::Error::other)?)
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// The daemon has closed the connection.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next frame's payload.
+    ///
+    /// # Errors
+    /// The daemon has closed the connection (`UnexpectedEof`), or sent nothing in time.
+    pub fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some(payload) = self.decoder.next_frame().map_err(io::Error::other)? {
+                return Ok(payload);
+            }
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => self.decoder.push(&chunk[..n]),
+            }
+        }
+    }
+
+    /// Closes the sending side only.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn finish_sending(&mut self) -> io::Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+/// What a client of this kind says first.
+pub fn hello(kind: ClientKind) -> Hello {
+    Hello {
+        min_version: conductor_protocol::MIN_PROTOCOL_VERSION,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        kind,
+        pid: std::process::id(),
+        cwd: "/".to_owned(),
+        env: Default::default(),
+    }
+}
