@@ -11,6 +11,7 @@
 pub mod autostart;
 pub mod connect;
 pub mod connection;
+pub mod ctl;
 pub mod envelope;
 pub mod error;
 pub mod handshake;

@@ -1,0 +1,136 @@
+//! The socket, the daemon behind it, and a real run.
+
+use std::io;
+use std::path::Path;
+
+use conductor_protocol::endpoint::{self, Surroundings};
+use conductor_protocol::status::StatusReport;
+use conductor_protocol::{ClientKind, PROTOCOL_VERSION};
+use serde_json::{Value, json};
+
+use super::super::client::{Admin, ClientError, McpSession};
+use super::super::failure::Failure;
+use super::super::paint::millis;
+use super::super::progress::Spinner;
+use super::super::run::{RunResult, TOOL, structured};
+use super::super::{BUILD, GlobalOptions};
+use super::{Check, places};
+use crate::connect::{self, ConnectError};
+use crate::error::chain;
+
+const NAME: &str = "daemon";
+const RUN: &str = "execution";
+
+/// What is run: output, a value, a type to strip.
+const PROGRAM: &str = "const six: number = 6; console.log('ran'); six * 7";
+
+pub(super) fn checks(global: &GlobalOptions, add: &mut dyn FnMut(Check) -> io::Result<()>) -> io::Result<()> {
+    let at = connect::surroundings(global.socket.clone());
+    let mut is_running = false;
+    for path in endpoint::candidates(&at) {
+        let (check, is_served) = socket(&path, &at);
+        is_running |= is_served;
+        add(check)?;
+    }
+    if !is_running && global.no_start {
+        add(Check::warn(NAME, "not running, and --no-start forbids to start it", "leave out --no-start"))?;
+        return add(Check::warn(RUN, "not tried: the daemon is not running", "leave out --no-start"));
+    }
+    let spinner = Spinner::new(if is_running { "connecting to the daemon" } else { "starting the daemon" });
+    let mut session = match McpSession::open(&global.route(ClientKind::Ctl)) {
+        Ok(session) => session,
+        Err(error) => {
+            drop(spinner);
+            add(failed(NAME, error))?;
+            return add(Check::fail(RUN, "not tried: the daemon cannot be reached", "see above"));
+        }
+    };
+    drop(spinner);
+    add(reached(&session, is_running))?;
+    add(execution(&mut session))?;
+    match Admin::connect(&global.route_to_running(ClientKind::Admin)).and_then(|mut admin| admin.status()) {
+        Ok(document) => warnings(&document).into_iter().try_for_each(add),
+        Err(error) => add(failed("status", error)),
+    }
+}
+
+/// Says what is at a socket path, and whether a daemon of ours is.
+fn socket(path: &Path, at: &Surroundings) -> (Check, bool) {
+    const NAME: &str = "socket";
+    let shown = path.display();
+    let only = Surroundings { explicit: Some(path.to_owned()), ..at.clone() };
+    let check = match connect::connect(&only) {
+        Ok(_) => return (Check::ok(NAME, format!("{shown}, served")), true),
+        Err(ConnectError::Absent { .. }) if path.exists() => {
+            Check::ok(NAME, format!("{shown}, left by a daemon that is gone; the next one takes it over"))
+        }
+        Err(ConnectError::Absent { .. }) => match path.parent() {
+            Some(dir) if dir.exists() => {
+                let below = places::directory(NAME, dir, 0);
+                let text = format!("{shown}, nobody listens; {}", below.text);
+                Check { text, ..below }
+            }
+            _ => Check::ok(NAME, format!("{shown}, nobody listens")),
+        },
+        Err(error) => {
+            let fix = format!("see who owns {shown}, or set CONDUCTOR_SOCKET to another path");
+            Check::fail(NAME, chain(&error), fix)
+        }
+    };
+    (check, false)
+}
+
+fn reached(session: &McpSession, was_running: bool) -> Check {
+    let welcome = &session.welcome;
+    let how = if was_running { "running" } else { "started now" };
+    let text = format!("{}, {how}, pid {}, protocol {PROTOCOL_VERSION}", welcome.build, welcome.pid);
+    match welcome.build == BUILD {
+        true => Check::ok(NAME, text),
+        false => Check::warn(
+            NAME,
+            format!("{text}; this program is {BUILD}"),
+            "conductorctl stop: the next start runs the new build",
+        ),
+    }
+}
+
+fn execution(session: &mut McpSession) -> Check {
+    let spinner = Spinner::new("running a small program");
+    let answer = session.call_tool(TOOL, json!({ "deno_code": PROGRAM }), &mut |text| spinner.tell(text));
+    drop(spinner);
+    let result = answer.and_then(structured).and_then(|document| Ok((RunResult::read(&document)?, document)));
+    match result {
+        Err(error) => failed(RUN, error),
+        Ok((RunResult { error: Some(error), .. }, _)) => {
+            let fix = error.hint.unwrap_or_else(|| "see `conductorctl status` and the daemon's log".into());
+            Check::fail(RUN, error.message, fix)
+        }
+        Ok((result, document)) => match (&document["returnValue"], &document["stdout"]) {
+            (value, Value::String(stdout)) if *value == 42 && stdout == "ran\n" => {
+                Check::ok(RUN, format!("a small program ran in {}", millis(result.timings.total)))
+            }
+            (value, stdout) => {
+                let text = format!("a small program gave {value} and wrote {stdout}, not 42 and \"ran\\n\"");
+                Check::fail(RUN, text, "report this, with the daemon's log")
+            }
+        },
+    }
+}
+
+/// What the daemon itself warns of, and a Deno other than the one found by us.
+fn warnings(document: &Value) -> Vec<Check> {
+    let report: StatusReport = serde_json::from_value(document.clone()).unwrap_or_default();
+    let mut checks = Vec::new();
+    if let (Some(version), Some(path)) = (&report.deno.version, &report.deno.path) {
+        checks.push(Check::ok("deno in use", format!("{version}, {path}")));
+    }
+    for warning in report.warnings {
+        checks.push(Check { verdict: super::Verdict::Warn, ..Check::fail_in_words("daemon says", &warning) });
+    }
+    checks
+}
+
+fn failed(name: &'static str, error: ClientError) -> Check {
+    let words = Failure::Client(error).text().unwrap_or_default();
+    Check::fail_in_words(name, &words)
+}

@@ -1,0 +1,91 @@
+//! Colours, and words for numbers. Colour repeats what the words say, never more.
+
+use std::time::Duration;
+
+use console::Style;
+
+/// Colours or not: only a terminal gets them, and only without `NO_COLOR`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Coloured,
+}
+
+impl Paint {
+    pub(super) fn stdout() -> Self {
+        if console::colors_enabled() { Self::Coloured } else { Self::Plain }
+    }
+
+    pub(super) fn stderr() -> Self {
+        if console::colors_enabled_stderr() { Self::Coloured } else { Self::Plain }
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        self.apply(Style::new().bold(), text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.apply(Style::new().dim(), text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.apply(Style::new().green(), text)
+    }
+
+    pub(super) fn warning(self, text: &str) -> String {
+        self.apply(Style::new().yellow(), text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.apply(Style::new().red().bold(), text)
+    }
+
+    fn apply(self, style: Style, text: &str) -> String {
+        style.force_styling(self == Self::Coloured).apply_to(text).to_string()
+    }
+}
+
+/// Milliseconds with as many digits as a reader wants: `0.06 ms`, `3.2 ms`, `120 ms`, `2.5 s`.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 0.1 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+/// The two largest units of a time: `2h 3m`.
+pub(super) fn span(ms: u64) -> String {
+    let whole = humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// Text of others for a terminal: control characters, which could draw anything there, are shown instead.
+pub(super) fn printable(text: &str) -> String {
+    let keeps = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if keeps(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0.062, 3.21, 123.4, 2500.0].map(millis), ["0.06 ms", "3.2 ms", "123 ms", "2.5 s"]);
+        assert_eq!([0, 59_999, 7_384_000].map(span), ["0s", "59s", "2h 3m"]);
+        assert_eq!([0, 1, 1 << 20].map(mebibytes), ["0 MiB", "1 MiB", "1 MiB"]);
+    }
+
+    #[test]
+    fn only_coloured_text_has_escapes() {
+        assert_eq!(Paint::Plain.bad("x"), "x");
+        assert!(Paint::Coloured.bad("x").contains('\u{1b}'));
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\n");
+    }
+}

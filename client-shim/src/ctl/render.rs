@@ -1,0 +1,255 @@
+//! The status document as text for 80 to 100 columns. Pure.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+use conductor_protocol::status::{
+    DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, LatencyStatus, PoolReport, ProfileStatus,
+    SessionStatus, StatusReport,
+};
+
+use super::paint::{Paint, mebibytes, millis, printable, span};
+
+/// Errors shown; `--json` has them all.
+const SHOWN_ERRORS: usize = 5;
+
+pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
+    let mut page = Page { text: String::new(), paint };
+    page.daemon(&report.daemon);
+    page.deno(&report.deno);
+    page.warnings(&report.warnings);
+    page.pool(&report.pool);
+    page.sessions(&report.sessions);
+    page.executions(&report.executions, &report.latency);
+    page.errors(&report.last_errors);
+    page.text
+}
+
+struct Page {
+    text: String,
+    paint: Paint,
+}
+
+impl Page {
+    fn daemon(&mut self, daemon: &DaemonStatus) {
+        let phase = match daemon.phase.as_str() {
+            "running" => self.paint.good("running"),
+            other => self.paint.warning(&printable(other)),
+        };
+        let name = self.paint.bold(&format!("conductord {}", printable(&daemon.build)));
+        let uptime = span(daemon.uptime_ms);
+        let memory = mebibytes(daemon.rss_bytes);
+        self.line(&format!("{name}  {phase} for {uptime}, pid {}, {memory}", daemon.pid));
+        self.entry("socket", &daemon.socket);
+        self.entry("config", daemon.config.as_deref().unwrap_or("none, built-in defaults"));
+    }
+
+    fn deno(&mut self, deno: &DenoStatus) {
+        let version = deno.version.as_deref().unwrap_or("?");
+        let mut text = match deno.state.as_str() {
+            "ready" => version.to_owned(),
+            "fetching" => fetching(deno),
+            other => other.to_owned(),
+        };
+        if let Some(path) = &deno.path {
+            write!(text, "  {path}").expect("a String takes everything");
+        }
+        if let Some(origin) = &deno.origin {
+            write!(text, "  (from {origin})").expect("a String takes everything");
+        }
+        self.entry("deno", &text);
+        if let Some(update) = &deno.update {
+            self.entry("", &format!("{update} is newer, and what conductor is tested with"));
+        }
+        if let Some(error) = &deno.error {
+            self.entry("", error);
+        }
+    }
+
+    fn warnings(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            let label = self.paint.warning("warning:");
+            self.line(&format!("{label} {}", hang(&printable(warning), 9)));
+        }
+    }
+
+    fn pool(&mut self, pool: &PoolReport) {
+        let workers: u64 = pool.profiles.iter().map(|p| p.idle + p.busy + p.booting).sum();
+        let (max, idle) = (pool.max_workers, pool.max_idle);
+        self.heading(
+            "Pool",
+            &format!("{} of at most {max}, of them at most {idle} idle", count(workers, "worker")),
+        );
+        if pool.profiles.is_empty() {
+            return;
+        }
+        let header = [
+            "PROFILE", "IDLE", "BUSY", "BOOTING", "QUEUED", "SESSIONS", "BOOTED", "FAILED", "BOOT",
+            "BREAKER", "SOURCE",
+        ];
+        self.table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], pool.profiles.iter().map(profile_row));
+        for profile in &pool.profiles {
+            self.profile_details(profile);
+        }
+    }
+
+    fn profile_details(&mut self, profile: &ProfileStatus) {
+        let named = |name: &str, value: &str| (!value.is_empty()).then(|| format!("{name}: {value}"));
+        let details = [
+            named("may", &profile.grants),
+            named("workspace", &profile.workspace),
+            named("last boot error", profile.last_boot_error.as_deref().unwrap_or_default()),
+        ];
+        for detail in details.into_iter().flatten() {
+            let text = format!("  {}  {}", printable(&profile.id), hang(&printable(&detail), 4));
+            self.line(&self.paint.dim(&text));
+        }
+    }
+
+    fn sessions(&mut self, sessions: &[SessionStatus]) {
+        self.heading("Sessions", &sessions.len().to_string());
+        if sessions.is_empty() {
+            return;
+        }
+        let header = ["ID", "KIND", "PID", "CLIENT", "PROFILE", "CALLS", "NOW", "AGE", "DIRECTORY"];
+        self.table(&header, &[0, 2, 5, 6], sessions.iter().map(session_row));
+        for session in sessions {
+            if let Some(error) = &session.error {
+                let label = self.paint.bad(&format!("  session {} is refused:", session.id));
+                self.line(&format!("{label} {}", hang(&printable(error), 4)));
+            }
+        }
+    }
+
+    fn executions(&mut self, totals: &ExecutionTotals, latency: &[LatencyStatus]) {
+        let ended = totals.succeeded + totals.failed;
+        let running = totals.started.saturating_sub(ended);
+        let mut text =
+            format!("{} started, {} succeeded, {} failed", totals.started, totals.succeeded, totals.failed);
+        if running > 0 {
+            write!(text, ", {running} running").expect("a String takes everything");
+        }
+        self.heading("Calls", &text);
+        if !totals.by_error.is_empty() {
+            let kinds: Vec<_> =
+                totals.by_error.iter().map(|(kind, n)| format!("{} {n}", printable(kind))).collect();
+            self.line(&format!("  failed by: {}", kinds.join(", ")));
+        }
+        if latency.iter().any(|latency| latency.count > 0) {
+            self.table(
+                &["TIME", "COUNT", "P50", "P90", "P99", "MAX"],
+                &[1, 2, 3, 4, 5],
+                latency.iter().map(latency_row),
+            );
+        }
+    }
+
+    fn errors(&mut self, errors: &[ErrorStatus]) {
+        if errors.is_empty() {
+            return;
+        }
+        let older = errors.len().saturating_sub(SHOWN_ERRORS);
+        let note =
+            if older > 0 { format!("newest last; {older} older in --json") } else { "newest last".into() };
+        self.heading("Last errors", &note);
+        for error in &errors[older..] {
+            let head = self.paint.dim(&format!("  {} ago", span(error.ago_ms)));
+            self.line(&format!("{head}  {}: {}", printable(&error.area), hang(&printable(&error.text), 4)));
+        }
+    }
+
+    fn heading(&mut self, name: &str, text: &str) {
+        let name = self.paint.bold(&format!("{name}:"));
+        self.line(&format!("\n{name} {text}"));
+    }
+
+    fn entry(&mut self, name: &str, value: &str) {
+        let value = hang(&printable(value), 10);
+        self.line(&format!("  {name:<6}  {value}"));
+    }
+
+    /// Columns without borders; those in `right` are numbers.
+    fn table<const N: usize>(
+        &mut self,
+        header: &[&str; N],
+        right: &[usize],
+        rows: impl Iterator<Item = [String; N]>,
+    ) {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_header(header);
+        table.add_rows(rows.map(|row| row.map(|cell| printable(&cell).replace('\n', " "))));
+        for &index in right {
+            if let Some(column) = table.column_mut(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        for (index, line) in table.lines().enumerate() {
+            let line = format!("  {}", line.trim_end());
+            self.line(&if index == 0 { self.paint.dim(&line) } else { line });
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+}
+
+fn fetching(deno: &DenoStatus) -> String {
+    match (deno.fetched_bytes, deno.total_bytes) {
+        (Some(have), Some(total)) if total > 0 => {
+            format!("fetching, {} of {}", mebibytes(have), mebibytes(total))
+        }
+        _ => "fetching".into(),
+    }
+}
+
+fn profile_row(profile: &ProfileStatus) -> [String; 11] {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    [
+        profile.id.clone(),
+        profile.idle.to_string(),
+        profile.busy.to_string(),
+        profile.booting.to_string(),
+        profile.queued.to_string(),
+        profile.sessions.to_string(),
+        profile.booted.to_string(),
+        profile.boot_failures.to_string(),
+        profile.boot_p50_ms.map_or_else(|| "-".into(), millis),
+        or_dash(&profile.breaker),
+        or_dash(&profile.source),
+    ]
+}
+
+fn session_row(session: &SessionStatus) -> [String; 9] {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    [
+        session.id.to_string(),
+        session.kind.clone(),
+        session.client_pid.to_string(),
+        or_dash(&session.client),
+        or_dash(&session.profile),
+        session.executions.to_string(),
+        session.in_flight.to_string(),
+        span(session.age_ms),
+        session.cwd.clone(),
+    ]
+}
+
+fn latency_row(latency: &LatencyStatus) -> [String; 6] {
+    let times = [latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms].map(millis);
+    let [p50, p90, p99, max] = times;
+    [latency.name.clone(), latency.count.to_string(), p50, p90, p99, max]
+}
+
+fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// Lines after the first start in column `indent`.
+fn hang(text: &str, indent: usize) -> String {
+    text.trim_end().replace('\n', &format!("\n{:indent$}", ""))
+}

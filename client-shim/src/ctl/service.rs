@@ -1,0 +1,115 @@
+//! `conductorctl stop`, `reload` and `version`.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use conductor_deno::Search;
+use conductor_protocol::{AdminRequest, ClientKind, PROTOCOL_VERSION};
+
+use super::client::{Admin, ClientError};
+use super::doctor::places;
+use super::failure::Failure;
+use super::paint::printable;
+use super::progress::Spinner;
+use super::{BUILD, GlobalOptions, exit_code};
+
+/// The daemon gives running calls 30 seconds; what is added is for ending them and itself.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+pub(super) fn stop(global: &GlobalOptions) -> Result<u8, Failure> {
+    let route = global.route_to_running(ClientKind::Admin);
+    let deadline = Instant::now() + STOP_LIMIT;
+    let spinner = Spinner::new("waiting for running calls");
+    // One that is going down already turns us away until it is gone.
+    let mut admin = match Admin::connect_within(&route, STOP_LIMIT) {
+        Ok(admin) => admin,
+        Err(error) if error.is_absent() => {
+            drop(spinner);
+            writeln!(io::stdout(), "conductord is not running")?;
+            return Ok(exit_code::OK);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let pid = admin.welcome.pid;
+    let process = Process::open(pid);
+    match admin.command(AdminRequest::Stop) {
+        // It may be gone before its answer is sent.
+        Ok(_) | Err(ClientError::Lost) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let is_gone = admin.wait_for_end(left()) && process.wait(left());
+    drop(spinner);
+    if !is_gone {
+        let text = format!(
+            "conductord (pid {pid}) was asked to stop and still runs after {} s\nhint: kill -9 {pid}",
+            STOP_LIMIT.as_secs()
+        );
+        return Err(ClientError::Refused { text }.into());
+    }
+    writeln!(io::stdout(), "conductord (pid {pid}) has stopped")?;
+    Ok(exit_code::OK)
+}
+
+pub(super) fn reload(global: &GlobalOptions) -> Result<u8, Failure> {
+    let mut admin = Admin::connect(&global.route_to_running(ClientKind::Admin))?;
+    let text = admin.command(AdminRequest::Reload)?;
+    writeln!(io::stdout(), "{}", printable(&text))?;
+    Ok(exit_code::OK)
+}
+
+pub(super) fn version(global: &GlobalOptions) -> Result<u8, Failure> {
+    let daemon = match Admin::connect(&global.route_to_running(ClientKind::Admin)) {
+        Ok(admin) => format!("{} (running, pid {})", admin.welcome.build, admin.welcome.pid),
+        Err(error) if error.is_absent() => "not running".into(),
+        Err(_) => "not usable (see conductorctl doctor)".into(),
+    };
+    let deno = match conductor_deno::find(&Search::from_env(places::data_dir().unwrap_or_default())) {
+        Ok(found) => format!("{} ({})", found.deno.version, found.deno.path.display()),
+        Err(_) => format!("none yet; {} is fetched when code first runs", conductor_deno::PINNED),
+    };
+    let mut stdout = io::stdout();
+    writeln!(stdout, "conductorctl  {BUILD} (protocol {PROTOCOL_VERSION})")?;
+    writeln!(stdout, "conductord    {}", printable(&daemon))?;
+    writeln!(stdout, "deno          {deno}")?;
+    Ok(exit_code::OK)
+}
+
+/// A process to be waited for that is not our child.
+#[cfg(target_os = "linux")]
+struct Process(Option<std::os::fd::OwnedFd>);
+
+#[cfg(target_os = "linux")]
+impl Process {
+    /// Held from before it is told to end, so that its number cannot come to mean another process.
+    fn open(pid: u32) -> Self {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self(pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()))
+    }
+
+    /// True when it has ended within `limit`.
+    fn wait(&self, limit: Duration) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd as _;
+        // Not visible to us: that it has closed its connection is all that can be known.
+        let Some(process) = &self.0 else { return true };
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// Not built or tested here: that it has closed its connection is all that is known.
+#[cfg(not(target_os = "linux"))]
+struct Process;
+
+#[cfg(not(target_os = "linux"))]
+impl Process {
+    fn open(_pid: u32) -> Self {
+        Self
+    }
+
+    fn wait(&self, _limit: Duration) -> bool {
+        true
+    }
+}
