@@ -132,6 +132,11 @@ pub enum Effect {
         waiter: WaiterId,
         error: LeaseError,
     },
+    /// Tell the operator that this profile will not be booted for a while.
+    BreakerOpened {
+        spec: Arc<WorkerSpec>,
+        retry_at: Duration,
+    },
 }
 
 /// Why a worker ends without having run a job, or before the job's end.
@@ -330,6 +335,8 @@ impl PoolState {
         if !opened {
             return;
         }
+        let (spec, retry_at) = (Arc::clone(&profile.spec), profile.breaker.retry_at());
+        out.push(Effect::BreakerOpened { spec, retry_at });
         for waiter in self.queue.remove_where(|waiter| waiter.profile == id) {
             if let Some(error) = profile.breaker.refusal(now) {
                 profile.totals.refused_broken += 1;

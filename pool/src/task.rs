@@ -376,6 +376,14 @@ impl PoolTask {
                         drop(reply.send(Err(error)));
                     }
                 }
+                Effect::BreakerOpened { spec, retry_at } => {
+                    let retry_in = retry_at.saturating_sub(self.now());
+                    warn!(
+                        profile = profile_id(&spec),
+                        ?retry_in,
+                        "workers keep failing to boot; breaker opened"
+                    );
+                }
             }
         }
     }

@@ -18,8 +18,8 @@ use crate::status::{BreakerStatus, ProfileStatus, profile_id};
 
 const SEEDS: u64 = 300;
 const EVENTS: usize = 300;
-const SPECS: u64 = 4;
-const SESSIONS: u64 = 5;
+const SPECS: usize = 4;
+const SESSIONS: usize = 5;
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
@@ -69,7 +69,7 @@ enum Stage {
 
 #[derive(Clone, Copy, Debug)]
 struct Worker {
-    spec: u64,
+    spec: usize,
     stage: Stage,
     outdated: bool,
     ready_at: Duration,
@@ -79,7 +79,7 @@ struct Worker {
 
 #[derive(Clone, Copy, Debug)]
 struct Caller {
-    spec: u64,
+    spec: usize,
     session: u64,
     until: Duration,
 }
@@ -99,12 +99,12 @@ struct World {
     state: PoolState,
     workers: BTreeMap<WorkerId, Worker>,
     callers: BTreeMap<WaiterId, Caller>,
-    uses: [Use; SPECS as usize],
+    uses: [Use; SPECS],
     /// How often each session got a worker of a spec that another session was waiting for, since that other was served.
-    overtaken: HashMap<(u64, u64), HashMap<u64, u32>>,
+    overtaken: HashMap<(u64, usize), HashMap<u64, u32>>,
     draining: Option<Duration>,
     callers_so_far: u64,
-    names: [String; SPECS as usize],
+    names: [String; SPECS],
 }
 
 impl World {
@@ -122,7 +122,7 @@ impl World {
             overtaken: HashMap::new(),
             draining: None,
             callers_so_far: 0,
-            names: std::array::from_fn(|number| profile_id(&spec(number as u64))),
+            names: std::array::from_fn(|number| profile_id(&spec(number))),
         }
     }
 
@@ -132,7 +132,7 @@ impl World {
             let time = self.random.upto(by) * MS;
             self.pass(time);
         }
-        let spec = self.random.below(SPECS as usize) as u64;
+        let spec = self.random.below(SPECS);
         match self.random.below(100) {
             0..30 => self.call(spec),
             30..35 => {
@@ -181,11 +181,11 @@ impl World {
         panic!("too many ticks in {time:?}");
     }
 
-    fn call(&mut self, spec_number: u64) {
+    fn call(&mut self, spec_number: usize) {
         self.callers_so_far += 1;
         let waiter = WaiterId(self.callers_so_far);
         let wait = [None, Some(Duration::ZERO), Some(20 * MS), Some(400 * MS)][self.random.below(4)];
-        let session = self.random.below(SESSIONS as usize) as u64;
+        let session = self.random.below(SESSIONS) as u64;
         let until = self.now + wait.unwrap_or(self.config.queue_wait);
         self.callers.insert(waiter, Caller { spec: spec_number, session, until });
         self.feed(Event::Lease { waiter, spec: spec(spec_number), session, wait });
@@ -224,14 +224,14 @@ impl World {
         }
     }
 
-    fn prepare(&mut self, spec_number: u64) {
-        self.uses[spec_number as usize].registrations += 1;
+    fn prepare(&mut self, spec_number: usize) {
+        self.uses[spec_number].registrations += 1;
         self.feed(Event::Prepare { spec: spec(spec_number) });
     }
 
-    fn release(&mut self, spec_number: u64) {
-        if self.uses[spec_number as usize].registrations > 0 {
-            self.uses[spec_number as usize].registrations -= 1;
+    fn release(&mut self, spec_number: usize) {
+        if self.uses[spec_number].registrations > 0 {
+            self.uses[spec_number].registrations -= 1;
             self.feed(Event::Release { spec: spec(spec_number) });
         }
     }
@@ -254,6 +254,7 @@ impl World {
                 }
                 Effect::Grant { waiter, worker } => self.check_grant(waiter, worker, what),
                 Effect::Refuse { waiter, error } => self.check_refusal(waiter, &error, what),
+                Effect::BreakerOpened { retry_at, .. } => assert!(retry_at > self.now, "{what}"),
                 Effect::Retire { worker, reason } => self.check_retirement(worker, reason, about, what),
             }
         }
@@ -270,7 +271,7 @@ impl World {
             Event::Booted { worker } | Event::Unclaimed { worker } => {
                 let entry = self.workers.get_mut(worker).unwrap();
                 if !entry.outdated && entry.stage == Stage::Booting {
-                    self.uses[entry.spec as usize].failures_in_a_row = 0;
+                    self.uses[entry.spec].failures_in_a_row = 0;
                 }
                 if entry.stage != Stage::Dying {
                     (entry.stage, entry.ready_at) = (Stage::Idle, now);
@@ -280,17 +281,17 @@ impl World {
             Event::BootFailed { worker, .. } => {
                 let failed = self.workers.remove(worker).unwrap();
                 if !failed.outdated {
-                    self.uses[failed.spec as usize].failures_in_a_row += 1;
+                    self.uses[failed.spec].failures_in_a_row += 1;
                 }
             }
             Event::LeaseDropped { worker } => {
-                self.uses[self.workers[worker].spec as usize].used_at = now;
+                self.uses[self.workers[worker].spec].used_at = now;
                 return Some(*worker);
             }
             Event::RunEnded { worker } => {
                 let entry = self.workers.get_mut(worker).unwrap();
                 entry.stage = Stage::Dying;
-                self.uses[entry.spec as usize].used_at = now;
+                self.uses[entry.spec].used_at = now;
             }
             Event::Reaped { worker } => drop(self.workers.remove(worker)),
             Event::Reconfigure { config } => {
@@ -311,7 +312,7 @@ impl World {
         self.uses.iter_mut().for_each(|spec| spec.failures_in_a_row = 0);
     }
 
-    fn check_boot(&mut self, worker: WorkerId, spec: u64, what: &Moment) {
+    fn check_boot(&mut self, worker: WorkerId, spec: usize, what: &Moment) {
         assert!(self.draining.is_none(), "boot while draining: {what}");
         assert!(self.workers.len() < self.config.max_workers, "more than max_workers: {what}");
         assert!(self.count(|w| w.stage == Stage::Booting) < self.config.parallel_boots, "{what}");
@@ -352,7 +353,7 @@ impl World {
                 assert!(full || self.now >= caller.until, "refused too early: {what}");
             }
             LeaseError::Broken { .. } => {
-                let failures = self.uses[caller.spec as usize].failures_in_a_row;
+                let failures = self.uses[caller.spec].failures_in_a_row;
                 assert!(failures >= self.config.breaker_failures, "broken after {failures}: {what}");
             }
             LeaseError::Draining => assert!(self.draining.is_some(), "{what}"),
@@ -370,11 +371,11 @@ impl World {
         let entry = self.workers[&worker];
         let spec = entry.spec;
         let (now, config) = (self.now, &self.config);
-        let idle_of = |spec: u64| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
+        let idle_of = |spec: usize| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
         let total_idle = self.count(|w| w.stage == Stage::Idle);
-        let least_used = |among: &dyn Fn(u64) -> bool| {
+        let least_used = |among: &dyn Fn(usize) -> bool| {
             let others = (0..SPECS).filter(|other| idle_of(*other) > 0 && among(*other));
-            others.map(|other| self.uses[other as usize].used_at).min()
+            others.map(|other| self.uses[other].used_at).min()
         };
         if entry.stage == Stage::Dying {
             assert_eq!(back, Some(worker), "retired twice: {what}");
@@ -391,19 +392,19 @@ impl World {
             RetireReason::Age => now >= entry.ready_at + config.max_idle_age / 2,
             RetireReason::Unused => self.is_unused(spec),
             RetireReason::Budget if total_idle > config.max_idle => {
-                least_used(&|_| true) == Some(self.uses[spec as usize].used_at)
+                least_used(&|_| true) == Some(self.uses[spec].used_at)
             }
             RetireReason::Budget => {
                 let allowances = self.allowances();
-                let beyond = |spec: u64| idle_of(spec) > allowances[spec as usize];
-                let used_at = self.uses[spec as usize].used_at;
+                let beyond = |spec: usize| idle_of(spec) > allowances[spec];
+                let used_at = self.uses[spec].used_at;
                 self.workers.len() >= config.max_workers && least_used(&beyond) == Some(used_at)
             }
             RetireReason::Room => {
-                let wanted = |other: u64| self.callers.values().any(|caller| caller.spec == other);
+                let wanted = |other: usize| self.callers.values().any(|caller| caller.spec == other);
                 self.workers.len() >= config.max_workers
                     && (0..SPECS).any(|other| other != spec && wanted(other))
-                    && least_used(&|_| true) == Some(self.uses[spec as usize].used_at)
+                    && least_used(&|_| true) == Some(self.uses[spec].used_at)
             }
         };
         assert!(expected, "{entry:?} was retired for {reason:?}: {what}");
@@ -429,7 +430,7 @@ impl World {
             let idle = of(Stage::Idle);
             assert!(idle <= self.config.idle_per_profile, "{idle} idle: {what}");
             assert!(idle == 0 || queued == 0, "{queued} wait, {idle} idle: {what}");
-            if let Some(profile) = status.profiles.iter().find(|p| p.id == self.names[spec_number as usize]) {
+            if let Some(profile) = status.profiles.iter().find(|p| p.id == self.names[spec_number]) {
                 let counted = (profile.booting, profile.idle, profile.queued, profile.busy + profile.ending);
                 let dying = of(Stage::Leased) + of(Stage::Dying);
                 assert_eq!(counted, (of(Stage::Booting), idle, queued, dying), "{what}");
@@ -437,13 +438,13 @@ impl World {
                 self.check_no_idling(spec_number, queued, what);
             } else {
                 assert_eq!(of(Stage::Leased) + of(Stage::Booting) + idle + queued, 0, "forgotten: {what}");
-                self.uses[spec_number as usize].failures_in_a_row = 0;
+                self.uses[spec_number].failures_in_a_row = 0;
             }
         }
     }
 
-    fn check_breaker(&self, spec: u64, profile: &ProfileStatus, what: &Moment) {
-        let failures = self.uses[spec as usize].failures_in_a_row;
+    fn check_breaker(&self, spec: usize, profile: &ProfileStatus, what: &Moment) {
+        let failures = self.uses[spec].failures_in_a_row;
         assert_eq!(profile.boot_failures_in_a_row, failures, "{what}");
         let closed = profile.breaker == BreakerStatus::Closed;
         assert_eq!(closed, failures < self.config.breaker_failures, "{:?}: {what}", profile.breaker);
@@ -452,9 +453,9 @@ impl World {
     }
 
     /// A caller whose profile boots well waits only for boot slots or for room that cannot be made.
-    fn check_no_idling(&self, spec: u64, queued: usize, what: &Moment) {
+    fn check_no_idling(&self, spec: usize, queued: usize, what: &Moment) {
         let on_their_way = self.count(|w| w.spec == spec && w.stage == Stage::Booting && !w.outdated);
-        if queued <= on_their_way || self.uses[spec as usize].failures_in_a_row > 0 {
+        if queued <= on_their_way || self.uses[spec].failures_in_a_row > 0 {
             return;
         }
         let slots_taken = self.count(|w| w.stage == Stage::Booting) >= self.config.parallel_boots;
@@ -500,44 +501,43 @@ impl World {
 
     fn is_full(&self) -> bool {
         let allowances = self.allowances();
-        let idle_of = |spec: u64| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
-        let short = (0..SPECS).filter(|spec| idle_of(*spec) < allowances[*spec as usize]).count();
+        let idle_of = |spec: usize| self.count(|w| w.spec == spec && w.stage == Stage::Idle);
+        let short = (0..SPECS).filter(|spec| idle_of(*spec) < allowances[*spec]).count();
         short == 0
             || self.workers.len() == self.config.max_workers
                 && allowances.iter().sum::<usize>() > self.workers.len()
     }
 
-    fn allowances(&self) -> [usize; SPECS as usize] {
-        let mut specs: Vec<u64> = (0..SPECS).filter(|spec| !self.is_unused(*spec)).collect();
+    fn allowances(&self) -> [usize; SPECS] {
+        let mut specs: Vec<usize> = (0..SPECS).filter(|spec| !self.is_unused(*spec)).collect();
         // Profiles used at the same moment rank by age.
-        let rank =
-            |number: u64| (self.uses[number as usize].used_at, self.state.ids.get(&spec(number)).copied());
+        let rank = |number: usize| (self.uses[number].used_at, self.state.ids.get(&spec(number)).copied());
         specs.sort_by_key(|number| std::cmp::Reverse(rank(*number)));
         let mut left = self.config.max_idle;
-        let mut allowances = [0; SPECS as usize];
+        let mut allowances = [0; SPECS];
         for spec in specs {
-            allowances[spec as usize] = self.config.idle_per_profile.min(left);
-            left -= allowances[spec as usize];
+            allowances[spec] = self.config.idle_per_profile.min(left);
+            left -= allowances[spec];
         }
         allowances
     }
 
-    fn is_unused(&self, spec_number: u64) -> bool {
+    fn is_unused(&self, spec_number: usize) -> bool {
         let known = self.state.ids.contains_key(&spec(spec_number));
-        let u = &self.uses[spec_number as usize];
+        let u = &self.uses[spec_number];
         let busy = self.count(|w| w.spec == spec_number && w.stage == Stage::Leased) > 0;
         let lapsed = self.now >= u.used_at.max(u.released_at) + self.config.unused_after;
         !known || u.registrations == 0 && !busy && lapsed
     }
 
-    fn open_breakers(&self) -> Vec<u64> {
+    fn open_breakers(&self) -> Vec<usize> {
         let profiles = self.state.profiles.values();
         let open = profiles.filter(|p| matches!(p.breaker.status(self.now), BreakerStatus::Open { .. }));
         open.map(|profile| number_of(&profile.spec)).collect()
     }
 
     fn use_of(&mut self, spec: &WorkerSpec) -> &mut Use {
-        &mut self.uses[number_of(spec) as usize]
+        &mut self.uses[number_of(spec)]
     }
 
     fn count(&self, matches: impl Fn(&Worker) -> bool) -> usize {
@@ -545,7 +545,7 @@ impl World {
     }
 }
 
-fn number_of(spec: &WorkerSpec) -> u64 {
+fn number_of(spec: &WorkerSpec) -> usize {
     spec.workspace.to_str().unwrap().parse().unwrap()
 }
 
@@ -584,11 +584,11 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        self.next() as usize % bound
+        usize::try_from(self.next()).unwrap() % bound
     }
 
     fn upto(&mut self, most: u32) -> u32 {
-        self.next() as u32 % (most + 1)
+        u32::try_from(self.next()).unwrap() % (most + 1)
     }
 
     fn pick<'a, T: Copy + 'a>(&mut self, from: impl Iterator<Item = &'a T>) -> Option<T> {

@@ -16,7 +16,7 @@ use crate::status::BreakerStatus;
 
 const MS: Duration = Duration::from_millis(1);
 
-pub(super) fn spec(number: u64) -> Arc<WorkerSpec> {
+pub(super) fn spec(number: usize) -> Arc<WorkerSpec> {
     Arc::new(WorkerSpec {
         deno: PathBuf::from("deno"),
         workspace: PathBuf::from(number.to_string()),
@@ -68,10 +68,10 @@ impl Machine {
         match effect {
             Effect::Boot { worker, spec } => {
                 self.boots.push(worker);
-                let number: u8 = spec.workspace.to_str().unwrap().parse().unwrap();
-                format!("boot {}#{}", char::from(b'a' + number), self.boots.len())
+                format!("boot {}#{}", letter(&spec), self.boots.len())
             }
             Effect::Retire { worker, reason } => format!("retire #{} {reason:?}", self.number(worker)),
+            Effect::BreakerOpened { spec, .. } => format!("breaker {}", letter(&spec)),
             Effect::Grant { waiter, worker } => format!("grant {} #{}", waiter.0, self.number(worker)),
             Effect::Refuse { waiter, error } => {
                 let why = match error {
@@ -142,8 +142,13 @@ impl Machine {
     }
 }
 
+fn letter(spec: &WorkerSpec) -> char {
+    let number: u8 = spec.workspace.to_str().unwrap().parse().unwrap();
+    char::from(b'a' + number)
+}
+
 fn named(profile: char) -> Arc<WorkerSpec> {
-    spec(u64::from(profile) - u64::from('a'))
+    spec("abcd".find(profile).unwrap())
 }
 
 #[test]
@@ -296,7 +301,7 @@ fn the_breaker_opens_probes_once_and_backs_off() {
     assert_eq!(m.lease(1, 'a', 1), "boot a#1");
     assert_eq!(m.lease(2, 'a', 2), "boot a#2");
     assert_eq!(m.boot_failed(1), "", "the next attempt is paced");
-    assert_eq!(m.boot_failed(2), "refuse 1 broken, refuse 2 broken");
+    assert_eq!(m.boot_failed(2), "breaker a, refuse 1 broken, refuse 2 broken");
     assert_eq!(m.lease(3, 'a', 1), "refuse 3 broken");
     let BreakerStatus::Open { retry_in_ms } = breaker(&m) else { panic!("{:?}", breaker(&m)) };
     assert!((500..=1_000).contains(&retry_in_ms), "{retry_in_ms}");
@@ -304,7 +309,7 @@ fn the_breaker_opens_probes_once_and_backs_off() {
     assert_eq!(breaker(&m), BreakerStatus::HalfOpen);
     assert_eq!(m.lease(4, 'a', 1), "boot a#3");
     assert_eq!(m.lease(5, 'a', 2), "", "one probe");
-    assert_eq!(m.boot_failed(3), "refuse 4 broken, refuse 5 broken");
+    assert_eq!(m.boot_failed(3), "breaker a, refuse 4 broken, refuse 5 broken");
     let BreakerStatus::Open { retry_in_ms } = breaker(&m) else { panic!("{:?}", breaker(&m)) };
     assert!((1_000..=2_000).contains(&retry_in_ms), "{retry_in_ms}");
     m.tick();
@@ -319,7 +324,7 @@ fn an_open_breaker_leaves_idle_workers_and_other_profiles_alone() {
     let config = PoolConfig { breaker_failures: 1, ..config() };
     let mut m = Machine::warm(config, "ab");
     assert_eq!(m.died(1), "retire #1 Died, boot a#5");
-    assert_eq!(m.boot_failed(5), "");
+    assert_eq!(m.boot_failed(5), "breaker a");
     assert_eq!(m.lease(1, 'a', 1), "grant 1 #2");
     assert_eq!(m.lease(2, 'a', 1), "refuse 2 broken");
     assert!(m.lease(3, 'b', 1).starts_with("grant 3"));
