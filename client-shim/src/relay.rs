@@ -74,6 +74,7 @@ enum Link {
 struct Pending {
     id: Id,
     method: String,
+    uri: Option<String>,
     /// The message, if it may be sent again.
     kept: Option<Vec<u8>>,
     /// For `subscriptions/listen`: the daemon's acknowledgement has reached the client.
@@ -104,11 +105,10 @@ struct Remembered {
 }
 
 impl Remembered {
+    /// Its request is not answered yet. Clients use ids again, so the id alone does not tell.
     fn is_among(&self, pending: &[Pending]) -> bool {
-        let is_same = |pending: &Pending| {
-            Some(&pending.id) == self.envelope.id.as_ref() && pending.method == self.envelope.method
-        };
-        pending.iter().any(is_same)
+        let Envelope { id, method, uri, .. } = &self.envelope;
+        pending.iter().any(|p| Some(&p.id) == id.as_ref() && p.method == *method && p.uri == *uri)
     }
 }
 
@@ -158,6 +158,15 @@ pub fn is_repeatable(method: &str) -> bool {
             | "logging/setLevel"
             | "subscriptions/listen"
     )
+}
+
+/// What of a session a method sets.
+fn sets(method: &str) -> Option<&'static str> {
+    match method {
+        "resources/subscribe" | "resources/unsubscribe" => Some("subscription"),
+        "logging/setLevel" => Some("level"),
+        _ => None,
+    }
 }
 
 impl Relay {
@@ -215,6 +224,7 @@ impl Relay {
                         &text,
                     )));
                 }
+                self.supersede(envelope);
                 self.remember(envelope, json);
                 self.admit(id, envelope, json);
                 None
@@ -248,12 +258,8 @@ impl Relay {
         // `initialize` is kept whatever its size: without it there is no session to go on with.
         let fits = used + json.len() <= MAX_KEPT_BYTES || envelope.method == "initialize";
         let kept = (is_repeatable(&envelope.method) && fits).then(|| json.to_vec());
-        self.pending.push(Pending {
-            id: id.clone(),
-            method: envelope.method.clone(),
-            kept,
-            acknowledged: false,
-        });
+        let (method, uri) = (envelope.method.clone(), envelope.uri.clone());
+        self.pending.push(Pending { id: id.clone(), method, uri, kept, acknowledged: false });
     }
 
     /// The client message was written whole (`ok`), or could not be: then no daemon has seen all of it. Judges it again if it
@@ -268,8 +274,8 @@ impl Relay {
             self.link = Link::Broken;
         }
         let Some(id) = writing.id else {
-            // A notification or an answer: nobody waits for it, but an unwritten one still counts.
-            if ok {
+            // Nobody waits for a notification, but an unwritten one still counts. An answer was for that daemon alone.
+            if ok || envelope.kind == Kind::Response {
                 return Verdict::Done(None);
             }
             self.unremember(envelope);
@@ -480,6 +486,17 @@ impl Relay {
         own_id(self.own_ids)
     }
 
+    /// An earlier, unanswered request that sets the same thing must not be sent again after this one.
+    fn supersede(&mut self, newer: &Envelope) {
+        for older in &mut self.pending {
+            if sets(&older.method).is_some_and(|what| Some(what) == sets(&newer.method))
+                && older.uri == newer.uri
+            {
+                older.kept = None;
+            }
+        }
+    }
+
     fn remember(&mut self, envelope: &Envelope, json: &[u8]) {
         let remembered = || Remembered { envelope: envelope.clone(), json: json.to_vec() };
         let session = &mut self.session;
@@ -527,3 +544,6 @@ fn push_bounded<T>(queue: &mut VecDeque<T>, item: T) {
     }
     queue.push_back(item);
 }
+
+#[cfg(test)]
+mod tests;
