@@ -66,6 +66,7 @@ pub struct ProfileSection {
     pub heap_mib: Option<u32>,
     pub max_output_bytes: Option<usize>,
     pub max_result_bytes: Option<usize>,
+    pub max_inline_bytes: Option<usize>,
 }
 
 /// `[policy]`: what the environment of a session may ask for at most. Profiles of this file are not cut.
@@ -154,8 +155,10 @@ impl Config {
             within(profile.heap_mib, 32, 16_384, "MiB").map_err(|why| (key("heap-mib"), why))?;
             within(profile.max_output_bytes, 1024, 256 << 20, "bytes")
                 .map_err(|why| (key("max-output-bytes"), why))?;
-            within(profile.max_result_bytes, 1024, 256 << 20, "bytes")
+            within(profile.max_result_bytes, 1024, 64 << 20, "bytes")
                 .map_err(|why| (key("max-result-bytes"), why))?;
+            within(profile.max_inline_bytes, 1024, 8 << 20, "bytes")
+                .map_err(|why| (key("max-inline-bytes"), why))?;
         }
         Ok(())
     }

@@ -20,12 +20,16 @@ use crate::deno::DenoHandle;
 use crate::dirs::Dirs;
 use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
+use crate::store::Store;
 use args::RunArgs;
 use failure::Source;
+use inline::Inline;
 use result::{ErrorReport, ErrorType, ExecutionResult, ReturnFormat, Status, Timings};
 
 pub mod args;
+mod excerpt;
 mod failure;
+mod inline;
 pub mod result;
 pub(crate) mod schema;
 
@@ -38,6 +42,7 @@ pub struct Executor {
     pool: PoolHandle,
     deno: DenoHandle,
     stats: Arc<Stats>,
+    store: Arc<Store>,
     dirs: Arc<Dirs>,
     /// Makes ids of two daemons differ.
     run_id: String,
@@ -63,11 +68,17 @@ pub enum CallEvent {
 }
 
 impl Executor {
-    pub fn new(pool: PoolHandle, deno: DenoHandle, stats: Arc<Stats>, dirs: Arc<Dirs>) -> Self {
+    pub fn new(
+        pool: PoolHandle,
+        deno: DenoHandle,
+        stats: Arc<Stats>,
+        store: Arc<Store>,
+        dirs: Arc<Dirs>,
+    ) -> Self {
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run_id = format!("{:x}", since_epoch.as_secs());
-        Self { pool, deno, stats, dirs, run_id, next: AtomicU64::new(1) }
+        Self { pool, deno, stats, store, dirs, run_id, next: AtomicU64::new(1) }
     }
 
     /// Runs one call.
@@ -129,6 +140,8 @@ impl Executor {
         let source = Source { text: &code, script: &script };
         let mut result = from_report(id, report, source, timeout, profile);
         result.notes.splice(0..0, notes);
+        let owner = profile.owner(&self.dirs);
+        Inline { store: &self.store, owner: &owner, limit: profile.max_inline_bytes }.apply(&mut result);
         Ok(result)
     }
 
@@ -253,14 +266,22 @@ fn from_report(
         status: if error.is_some() { Status::Error } else { Status::Success },
         return_value: value,
         return_value_format: format,
-        stdout: String::from_utf8_lossy(&report.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&report.stderr).into_owned(),
+        stdout: printable(&report.stdout),
+        stderr: printable(&report.stderr),
         error,
         execution_id: id.to_owned(),
         timings: Timings::default(),
+        truncated: None,
+        resources: Vec::new(),
         notes,
         worker: Some(report.worker),
     }
+}
+
+/// Output as text: bytes that are no UTF-8 are replaced, escape sequences of terminals are taken out.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains('\u{1b}') { anstream::adapter::strip_str(&text).to_string() } else { text.into_owned() }
 }
 
 type Outcome = Result<(Option<Value>, ReturnFormat), Box<ErrorReport>>;

@@ -25,6 +25,7 @@ pub mod profile;
 pub mod session;
 pub mod signals;
 pub mod stats;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use conductor_pool::status::profile_id;
 use conductor_pool::{Grant, Grants, RunLimits, WorkerSpec};
 
 use crate::config::{Config, PolicySection, ProfileSection};
@@ -27,7 +28,8 @@ pub mod defaults {
     pub const LINGER: Duration = Duration::from_secs(5);
     pub const HEAP_MIB: u32 = 256;
     pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
-    pub const MAX_RESULT_BYTES: usize = 8 << 20;
+    pub const MAX_RESULT_BYTES: usize = 32 << 20;
+    pub const MAX_INLINE_BYTES: usize = 256 << 10;
 }
 
 /// The effective configuration of a session.
@@ -44,6 +46,8 @@ pub struct Profile {
     pub heap_mib: u32,
     pub max_output_bytes: usize,
     pub max_result_bytes: usize,
+    /// Bytes of the value, of stdout and of stderr that an answer holds; the rest is kept in the store.
+    pub max_inline_bytes: usize,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -151,6 +155,7 @@ pub fn resolve(
         heap_mib: section.heap_mib.unwrap_or(defaults::HEAP_MIB),
         max_output_bytes: section.max_output_bytes.unwrap_or(defaults::MAX_OUTPUT_BYTES),
         max_result_bytes: section.max_result_bytes.unwrap_or(defaults::MAX_RESULT_BYTES),
+        max_inline_bytes: section.max_inline_bytes.unwrap_or(defaults::MAX_INLINE_BYTES),
         warnings,
     })
 }
@@ -175,6 +180,11 @@ impl Profile {
             max_output_bytes: self.max_output_bytes,
             max_result_bytes: self.max_result_bytes,
         }
+    }
+
+    /// Names the code of this profile as the owner of what it leaves in the store.
+    pub fn owner(&self, dirs: &Dirs) -> String {
+        profile_id(&self.worker_spec(Path::new(""), dirs))
     }
 
     /// The grants in words, for people: `read /ws; net api.github.com`, or `nothing`.

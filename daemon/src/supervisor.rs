@@ -27,6 +27,7 @@ use crate::listener::{ClaimError, Endpoint};
 use crate::session::registry::Registry;
 use crate::signals::{SignalEvent, Signals};
 use crate::stats::Stats;
+use crate::store::Store;
 use crate::{error_chain, exit_code, session, telemetry};
 
 /// Time for running calls when the daemon goes down; below the 90 s after which service managers kill.
@@ -48,6 +49,7 @@ pub struct Shared {
     pub(crate) pool: PoolHandle,
     pub(crate) deno: DenoHandle,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) store: Arc<Store>,
     pub(crate) dirs: Arc<Dirs>,
     pub(crate) registry: Registry,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -264,11 +266,19 @@ impl Supervisor {
         let (config, config_reader) = watch::channel(Arc::new(in_use));
         let (phase, phase_reader) = watch::channel(Phase::Running);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
+        let store = Arc::new(Store::default());
         let shared = Arc::new(Shared {
-            executor: Executor::new(pool.clone(), deno_handle.clone(), stats.clone(), dirs.clone()),
+            executor: Executor::new(
+                pool.clone(),
+                deno_handle.clone(),
+                stats.clone(),
+                store.clone(),
+                dirs.clone(),
+            ),
             pool,
             deno: deno_handle,
             stats,
+            store,
             dirs,
             registry: Registry::default(),
             commands: command_sender,

@@ -62,7 +62,7 @@ pub struct SessionStatus {
     pub client: Option<String>,
     pub cwd: String,
     pub age_ms: u64,
-    /// Short id of the session's profile in [`PoolReport::profiles`]; absent when its configuration is wrong.
+    /// Name of the session's profile; absent while it is not known or when its configuration is wrong.
     pub profile: Option<String>,
     /// Why the session's configuration is refused.
     pub error: Option<String>,

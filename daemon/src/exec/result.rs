@@ -6,9 +6,11 @@
 use std::fmt::Write;
 
 use conductor_pool::WorkerIdentity;
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResult, ContentBlock, Resource};
 use serde::Serialize;
 use serde_json::Value;
+
+use super::excerpt::Excerpt;
 
 /// The answer to one `run_deno_code` call.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +26,12 @@ pub struct ExecutionResult {
     pub error: Option<ErrorReport>,
     pub execution_id: String,
     pub timings: Timings,
+    /// What of the value and the output is not in this answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<Truncated>,
+    /// Where what is not in this answer can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceLink>,
     /// What a reader should know: a cut timeout, handles that were left open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -47,8 +55,41 @@ pub enum ReturnFormat {
     Json,
     /// A string: what `Deno.inspect` shows of a value that JSON cannot hold.
     Inspect,
+    /// A string: the beginning and end of a value that is too large for an answer; `resources` has all of it.
+    Preview,
     /// There is no value.
     None,
+}
+
+/// What was cut, by field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Truncated {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_value: Option<Excerpt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<Excerpt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<Excerpt>,
+}
+
+impl Truncated {
+    /// `None` when nothing was cut.
+    pub(crate) fn into_option(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+}
+
+/// A stored text, readable with MCP `resources/read`, `conductorctl result ID`, and `conductor.result(ID)` in a later run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceLink {
+    pub uri: String,
+    pub id: String,
+    /// The field it belongs to.
+    pub name: &'static str,
+    pub mime_type: &'static str,
+    pub bytes: usize,
 }
 
 /// Milliseconds.
@@ -188,6 +229,8 @@ impl ExecutionResult {
             error: Some(error),
             execution_id,
             timings: Timings::default(),
+            truncated: None,
+            resources: Vec::new(),
             notes: Vec::new(),
             worker: None,
         }
@@ -196,13 +239,17 @@ impl ExecutionResult {
     pub fn into_call_result(self) -> CallToolResult {
         let text = self.text();
         let is_error = self.status == Status::Error;
+        let links = self.resources.iter().map(|link| {
+            let size = u64::try_from(link.bytes).unwrap_or(u64::MAX);
+            let resource =
+                Resource::new(link.uri.clone(), link.name).with_mime_type(link.mime_type).with_size(size);
+            ContentBlock::resource_link(resource)
+        });
+        let content = std::iter::once(ContentBlock::text(text)).chain(links).collect();
         let structured =
             serde_json::to_value(&self).expect("string keys and finite numbers always serialize");
-        let mut result = if is_error {
-            CallToolResult::error(vec![ContentBlock::text(text)])
-        } else {
-            CallToolResult::success(vec![ContentBlock::text(text)])
-        };
+        let mut result =
+            if is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
         result.structured_content = Some(structured);
         result
     }
@@ -216,6 +263,16 @@ impl ExecutionResult {
         }
         write_section(&mut text, "stdout", &self.stdout);
         write_section(&mut text, "stderr", &self.stderr);
+        for link in &self.resources {
+            let (name, bytes, id) = (link.name, link.bytes, &link.id);
+            write_line(
+                &mut text,
+                &format!(
+                    "note: all {bytes} bytes of {name} are at {} for an hour; in code: await conductor.result(\"{id}\")",
+                    link.uri
+                ),
+            );
+        }
         for note in &self.notes {
             write_line(&mut text, &format!("note: {note}"));
         }
@@ -224,7 +281,7 @@ impl ExecutionResult {
 
     fn value_text(&self) -> String {
         match (&self.return_value, self.return_value_format) {
-            (Some(Value::String(text)), ReturnFormat::Inspect) => text.clone(),
+            (Some(Value::String(text)), ReturnFormat::Inspect | ReturnFormat::Preview) => text.clone(),
             // Compact: a model pays for every token of it.
             (Some(value), _) => value.to_string(),
             (None, _) if self.stdout.is_empty() && self.stderr.is_empty() => "(no value, no output)".into(),

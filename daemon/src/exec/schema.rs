@@ -85,6 +85,16 @@ fn input_schema() -> Value {
 fn output_schema() -> Value {
     let position =
         json!({ "type": "integer", "minimum": 1, "description": "1-based, in deno_code as sent." });
+    let excerpt = json!({
+        "type": "object",
+        "properties": {
+            "totalBytes": { "type": "integer" },
+            "omittedBytes": { "type": "integer" },
+            "omittedLines": { "type": "integer" },
+            "resource": { "type": "string", "description": "The uri of the whole; absent when it could not be kept." }
+        },
+        "required": ["totalBytes", "omittedBytes", "omittedLines"]
+    });
     json!({
         "type": "object",
         "properties": {
@@ -92,8 +102,8 @@ fn output_schema() -> Value {
             "returnValue": { "description": "The value of the code; absent when there is none." },
             "returnValueFormat": {
                 "type": "string",
-                "enum": ["json", "inspect", "none"],
-                "description": "json: returnValue is the value. inspect: a string showing a value that JSON cannot hold. none: there is no value."
+                "enum": ["json", "inspect", "preview", "none"],
+                "description": "json: returnValue is the value. inspect: a string showing a value that JSON cannot hold. preview: a string with the beginning and end of a value too large for an answer, see resources. none: there is no value."
             },
             "stdout": { "type": "string" },
             "stderr": { "type": "string" },
@@ -123,6 +133,26 @@ fn output_schema() -> Value {
                     "compute": { "type": "number" }
                 },
                 "required": ["total", "prepare", "queue", "run", "compute"]
+            },
+            "truncated": {
+                "type": "object",
+                "description": "What is not in this answer; each field that was cut.",
+                "properties": { "returnValue": excerpt, "stdout": excerpt, "stderr": excerpt }
+            },
+            "resources": {
+                "type": "array",
+                "description": "Where what was cut can be read whole: resources/read with the uri, or conductor.result(id) in a later call.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "uri": { "type": "string" },
+                        "id": { "type": "string" },
+                        "name": { "type": "string" },
+                        "mimeType": { "type": "string" },
+                        "bytes": { "type": "integer" }
+                    },
+                    "required": ["uri", "id", "name", "mimeType", "bytes"]
+                }
             },
             "notes": { "type": "array", "items": { "type": "string" } }
         },

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use conductor_pool::RunEvent;
 use rmcp::ErrorData;
@@ -12,8 +13,10 @@ use rmcp::RoleServer;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Implementation,
-    InitializeRequestParams, InitializeResult, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ProgressToken, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListToolsResult,
+    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents, ResourceTemplate,
+    ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{Peer, RequestContext};
 use tokio::sync::mpsc;
@@ -22,6 +25,7 @@ use super::Session;
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
 use crate::exec::{CallEvent, Caller, schema};
+use crate::store::URI_PREFIX;
 use crate::supervisor::Shared;
 
 /// Events of one call that wait to be told: a slow client slows its own code's output down, and nothing else.
@@ -141,7 +145,7 @@ impl Progress {
 
 impl ServerHandler for ToolServer {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
             .with_server_info(Implementation::new("conductor", BUILD).with_title("Conductor"))
             .with_instructions(
                 "Runs TypeScript in fresh, isolated Deno processes. Use run_deno_code to compute, to transform data and \
@@ -170,6 +174,39 @@ impl ServerHandler for ToolServer {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(vec![self.tool()]))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let template = ResourceTemplate::new(format!("{URI_PREFIX}{{id}}"), "result")
+            .with_description("The whole of a value or an output that was too large for an answer");
+        Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let uri = request.uri;
+        let profile = self.session.profile(&self.shared).ok();
+        let owner = profile.map(|profile| profile.owner(&self.shared.dirs)).unwrap_or_default();
+        let id = uri.strip_prefix(URI_PREFIX).unwrap_or_default();
+        match self.shared.store.get(id, Some(&owner), Instant::now()) {
+            Some(stored) => {
+                let contents = ResourceContents::text(&*stored.text, uri).with_mime_type(stored.media_type);
+                Ok(ReadResourceResult::new(vec![contents]).into())
+            }
+            None => {
+                let message = format!(
+                    "there is no resource {uri}; results are kept for an hour, as long as there is room"
+                );
+                Err(ErrorData::resource_not_found(message, None))
+            }
+        }
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
