@@ -323,7 +323,7 @@ const thrownJson = (thrown) => encodeThrown(thrown, 0, bare({ errors: MAX_THROWN
 function makeApi(workspace) {
   const directory = startsWith(workspace, "/") ? workspace : `/${workspace}`;
   const main = new NativeURL("file:///");
-  main.pathname = `${directory}/main.ts`;
+  main.pathname = encodeURI(`${directory}/main.ts`);
   const { href } = main;
   const isRelative = (specifier) =>
     startsWith(specifier, "./") || startsWith(specifier, "../") || startsWith(specifier, "/");
@@ -507,8 +507,10 @@ const api = makeApi(boot.workspace);
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
 await warm();
 watchForTheEnd();
-// Once the module has been evaluated, the end of the event loop is one step away from the end of the job.
-addEventListener("load", () => {
+// Once the module has been evaluated, the end of the event loop is one step away from the end of the job. The microtask
+// leaves Deno's dispatch of the event, which user code could make throw.
+addEventListener("load", async () => {
+  await undefined;
   writeFrame('{"ready":{}}');
   run(readFrame().run);
 }, { once: true });

@@ -77,9 +77,16 @@ impl DenoDir {
         &self.path
     }
 
-    /// A quick look whether it is still there; its content was checked when this value was made.
-    pub(crate) fn exists(&self) -> bool {
-        self.path.is_dir()
+    /// A quick look whether it is still there and nothing in it can be written; its content was checked when this value
+    /// was made, and cannot have changed since if that is so.
+    pub(crate) fn is_sealed(&self) -> bool {
+        let mut read_only = true;
+        let walked = walk(&self.path, &mut |_, meta| {
+            // A symbolic link has no mode of its own; the directory that holds it has.
+            read_only &= meta.is_symlink() || meta.mode() & 0o222 == 0;
+            Ok(())
+        });
+        walked.is_ok() && read_only
     }
 
     fn manifest(&self) -> PathBuf {
@@ -89,9 +96,8 @@ impl DenoDir {
     /// True when every file is as it was sealed and nothing can be written.
     fn is_intact(&self) -> bool {
         let sealed = fs::read(self.manifest()).ok();
-        sealed.is_some_and(|sealed| {
-            manifest_of(&self.path).is_ok_and(|now| now.read_only && now.text.as_bytes() == sealed)
-        })
+        self.is_sealed()
+            && sealed.is_some_and(|sealed| manifest_of(&self.path).is_ok_and(|now| now.as_bytes() == sealed))
     }
 }
 
@@ -146,7 +152,7 @@ impl Staging {
                 .write(true)
                 .mode(0o400)
                 .open(directory.path().join("manifest"))?;
-            manifest.write_all(manifest_of(&path)?.text.as_bytes())?;
+            manifest.write_all(manifest_of(&path)?.as_bytes())?;
             manifest.sync_all()?;
             fs::rename(directory.path(), &target.root)?;
             // The directory has a new name; nothing is left to remove under the old one.
@@ -212,29 +218,32 @@ fn write_harness(directory: &Path, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-struct Manifest {
-    text: String,
-    read_only: bool,
-}
-
-/// One line per file, `hash path`, sorted.
-fn manifest_of(root: &Path) -> io::Result<Manifest> {
+/// One line per file or symbolic link, `hash path`, sorted.
+fn manifest_of(root: &Path) -> io::Result<String> {
     let mut files = BTreeMap::new();
-    let mut read_only = true;
     walk(root, &mut |path, meta| {
-        read_only &= meta.mode() & 0o222 == 0;
-        if meta.is_file() {
-            let relative = path.strip_prefix(root).expect("walk stays below root");
-            files.insert(relative.to_string_lossy().into_owned(), hex(&Sha256::digest(fs::read(path)?)));
-        }
+        let content = if meta.is_symlink() {
+            fs::read_link(path)?.into_os_string().into_encoded_bytes()
+        } else if meta.is_file() {
+            fs::read(path)?
+        } else {
+            return Ok(());
+        };
+        let relative = path.strip_prefix(root).expect("walk stays below root");
+        files.insert(relative.to_string_lossy().into_owned(), hex(&Sha256::digest(content)));
         Ok(())
     })?;
-    let text = files.iter().map(|(path, hash)| format!("{hash} {path}\n")).collect();
-    Ok(Manifest { text, read_only })
+    Ok(files.iter().map(|(path, hash)| format!("{hash} {path}\n")).collect())
 }
 
 fn make_read_only(root: &Path) -> io::Result<()> {
-    walk(root, &mut |path, meta| fs::set_permissions(path, Permissions::from_mode(meta.mode() & 0o555)))
+    walk(root, &mut |path, meta| {
+        // Following a link would change a file elsewhere, such as Deno itself.
+        if meta.is_symlink() {
+            return Ok(());
+        }
+        fs::set_permissions(path, Permissions::from_mode(meta.mode() & 0o555))
+    })
 }
 
 /// Removes a tree that may be read-only.

@@ -1,7 +1,7 @@
 //! What is known about a run, and what that makes of its end. Pure.
 
 use crate::job::{Settled, Thrown, Verdict};
-use crate::worker::frame::{FrameError, Reply};
+use crate::worker::frame::{FrameError, Reply, USER_SCRIPT_URL};
 use crate::worker::process::Status;
 
 /// Frames that count for something in one run are at most four. A worker that sends many more floods the daemon.
@@ -40,8 +40,16 @@ impl Progress {
     pub(crate) fn on_reply(&mut self, reply: Reply) -> Option<End> {
         self.replies += 1;
         match reply {
-            Reply::Settled(settled) if self.settled.is_none() => self.settled = Some(settled),
-            Reply::Late(thrown) if self.late.is_none() => self.late = Some(thrown),
+            Reply::Settled(mut settled) if self.settled.is_none() => {
+                if let Settled::Thrown { error } = &mut settled {
+                    tidy_stacks(error);
+                }
+                self.settled = Some(settled);
+            }
+            Reply::Late(mut thrown) if self.late.is_none() => {
+                tidy_stacks(&mut thrown);
+                self.late = Some(thrown);
+            }
             Reply::Open { handles } => self.open = handles,
             Reply::Drained {} => return Some(End::Drained),
             Reply::Warm(_) | Reply::Ready {} | Reply::Settled(_) | Reply::Late(_) => {}
@@ -97,6 +105,15 @@ impl Progress {
         }
         self.settled_or(|| Verdict::Exited { code: status.code, signal: status.signal, out_of_memory })
     }
+}
+
+/// Makes `URL:line:column` of what Deno prints for a frame of the job's code, which to it is evaluated text.
+fn tidy_stacks(thrown: &mut Thrown) {
+    let evaluated = format!("{USER_SCRIPT_URL}, <anonymous>:");
+    if thrown.stack.contains(&evaluated) {
+        thrown.stack = thrown.stack.replace(&evaluated, &format!("{USER_SCRIPT_URL}:"));
+    }
+    thrown.cause.iter_mut().map(Box::as_mut).chain(&mut thrown.errors).for_each(tidy_stacks);
 }
 
 /// A process that ends itself after its value is known did not throw, but did not go well either.

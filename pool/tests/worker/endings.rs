@@ -54,7 +54,8 @@ async fn cancelling_kills_at_once() {
     let worker = bench.boot(&bench.spec()).await.unwrap();
     let cancel = CancellationToken::new();
     let (events, mut received) = tokio::sync::mpsc::channel(4);
-    let running = tokio::spawn(worker.run(job("console.log('started'); for (;;);"), Some(events), cancel.clone()));
+    let running =
+        tokio::spawn(worker.run(job("console.log('started'); for (;;);"), Some(events), cancel.clone()));
     received.recv().await.unwrap();
     let cancelled = Instant::now();
     cancel.cancel();
@@ -95,7 +96,8 @@ async fn death_by_memory_is_told_from_other_deaths() {
         report.verdict
     );
 
-    let report = bench.run("console.log('last words'); process.kill(process.pid, 'SIGKILL'); for (;;);").await;
+    let report =
+        bench.run("console.log('last words'); process.kill(process.pid, 'SIGKILL'); for (;;);").await;
     assert!(
         matches!(report.verdict, Verdict::Exited { code: None, signal: Some(SIGKILL), out_of_memory: false }),
         "{:?}",
@@ -118,7 +120,8 @@ async fn a_flood_of_output_is_cut_at_the_limit() {
         job.limits.max_output_bytes = 100_000;
         let report = bench.run_job(&bench.spec(), job).await;
         assert!(matches!(report.verdict, Verdict::OutputLimit), "{code}: {:?}", report.verdict);
-        let (full, empty) = if on_stdout { (report.stdout, report.stderr) } else { (report.stderr, report.stdout) };
+        let (full, empty) =
+            if on_stdout { (report.stdout, report.stderr) } else { (report.stderr, report.stdout) };
         assert_eq!((full.len(), empty.len()), (100_000, 0), "{code}");
     }
 }
@@ -201,19 +204,28 @@ async fn an_exit_that_goes_around_the_hook_is_still_seen() {
 async fn open_handles_end_after_linger_and_are_named() {
     let bench = Bench::new();
     let report = bench.run("setInterval(() => {}, 1000); return 'value';").await;
-    let Verdict::Settled { settled: Settled::Json { value }, open_handles: Some(handles), late: None } = report.verdict
+    let Verdict::Settled { settled: Settled::Json { value }, open_handles: Some(handles), late: None } =
+        report.verdict
     else {
         panic!("{:?}", report.verdict)
     };
     assert_eq!((value, handles), ("value".into(), vec!["Timeout".to_owned()]));
-    assert!(report.wall >= Duration::from_millis(300) && report.wall < Duration::from_secs(5), "{:?}", report.wall);
+    assert!(
+        report.wall >= Duration::from_millis(300) && report.wall < Duration::from_secs(5),
+        "{:?}",
+        report.wall
+    );
 }
 
 #[tokio::test]
 async fn work_after_the_value_that_ends_in_time_is_no_open_handle() {
     let bench = Bench::new();
     let report = bench.run("setTimeout(() => console.log('later'), 150); return 1;").await;
-    assert!(matches!(report.verdict, Verdict::Settled { open_handles: None, late: None, .. }), "{:?}", report.verdict);
+    assert!(
+        matches!(report.verdict, Verdict::Settled { open_handles: None, late: None, .. }),
+        "{:?}",
+        report.verdict
+    );
     assert_eq!(report.stdout, b"later\n");
 }
 
@@ -225,7 +237,10 @@ async fn a_value_outlives_the_time_limit() {
     job.limits.linger = Duration::from_secs(60);
     let report = bench.run_job(&bench.spec(), job).await;
     assert!(
-        matches!(report.verdict, Verdict::Settled { settled: Settled::Json { .. }, open_handles: Some(_), .. }),
+        matches!(
+            report.verdict,
+            Verdict::Settled { settled: Settled::Json { .. }, open_handles: Some(_), .. }
+        ),
         "{:?}",
         report.verdict
     );

@@ -31,11 +31,23 @@ async fn thrown_values_keep_their_shape() {
         ("throw undefined", "", "undefined"),
         ("throw { code: 1 }", "", "{ code: 1 }"),
         ("throw new DOMException('d', 'AbortError')", "AbortError", "d"),
-        ("Deno.readTextFileSync('/etc/hostname')", "NotCapable", "Requires read access to \"/etc/hostname\", run again with the --allow-read flag"),
+        (
+            "Deno.readTextFileSync('/etc/hostname')",
+            "NotCapable",
+            "Requires read access to \"/etc/hostname\", run again with the --allow-read flag",
+        ),
         ("throw Object.assign(new Error('m'), { name: 5, stack: null })", "Error", "m"),
-        ("throw new Proxy(new Error('p'), { get() { throw 1 } })", "", ""),
-        ("const e = new Error('x'); for (const k of ['name', 'message', 'stack', 'cause']) Object.defineProperty(e, k, { get() { throw 1 } }); throw e", "Error", ""),
-        ("throw { get a() { throw 1 }, [Symbol.for('Deno.customInspect')]() { throw 2 } }", "", "[value that cannot be shown: inspecting it throws]"),
+        ("throw new Proxy(new Error('p'), { get() { throw 1 } })", "Error", ""),
+        (
+            "const e = new Error('x'); for (const k of ['name', 'message', 'stack', 'cause']) Object.defineProperty(e, k, { get() { throw 1 } }); throw e",
+            "Error",
+            "",
+        ),
+        (
+            "throw { get a() { throw 1 }, [Symbol.for('Deno.customInspect')]() { throw 2 } }",
+            "",
+            "[value that cannot be shown: inspecting it throws]",
+        ),
         ("Error.prepareStackTrace = () => { throw 1 }; throw new Error('prepared')", "Error", "prepared"),
         ("throw new Error('\\ud800')", "Error", "\u{fffd}"),
         ("await new Promise((_, no) => setTimeout(() => no(new Error('later')), 5))", "Error", "later"),
@@ -45,7 +57,11 @@ async fn thrown_values_keep_their_shape() {
         let report = bench.run(code).await;
         let error = thrown(&report);
         if message.is_empty() {
-            assert_eq!((error.name.as_str(), error.message.is_empty()), (name, name == "Error"), "{code}: {error:?}");
+            assert_eq!(
+                (error.name.as_str(), error.message.is_empty()),
+                (name, name == "Error"),
+                "{code}: {error:?}"
+            );
         } else {
             assert_eq!((error.name.as_str(), error.message.as_str()), (name, message), "{code}");
         }
@@ -170,7 +186,9 @@ async fn handled_errors_do_not_end_the_run() {
 #[tokio::test]
 async fn errors_fit_the_result_limit() {
     let bench = Bench::new();
-    let mut job = job("throw new AggregateError(Array(50).fill(new Error('\\u0001'.repeat(1e6))), '\\u0002'.repeat(1e6))");
+    let mut job = job(
+        "throw new AggregateError(Array(50).fill(new Error('\\u0001'.repeat(1e6))), '\\u0002'.repeat(1e6))",
+    );
     job.limits.max_result_bytes = 3000;
     let report = bench.run_job(&bench.spec(), job).await;
     assert_eq!(thrown(&report).name, "AggregateError");

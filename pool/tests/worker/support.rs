@@ -24,6 +24,11 @@ impl Bench {
         Self { source: DenoSpawn::new(config(dir.path())), dir }
     }
 
+    /// A second source over the same directories.
+    pub(crate) fn again(&self) -> DenoSpawn {
+        DenoSpawn::new(config(self.dir.path()))
+    }
+
     pub(crate) fn workspace(&self) -> PathBuf {
         let workspace = self.dir.path().join("workspace");
         std::fs::create_dir_all(&workspace).unwrap();
@@ -70,16 +75,21 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // The caches are read-only, which an ordinary user's removal does not get past.
-        make_writable(self.dir.path());
+        remove(self.dir.path());
     }
+}
+
+/// Removes a directory of a [`Bench`]. Its caches are read-only, which an ordinary user's removal does not get past.
+pub(crate) fn remove(dir: &Path) {
+    make_writable(dir);
+    std::fs::remove_dir_all(dir).ok();
 }
 
 fn make_writable(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let Ok(meta) = std::fs::symlink_metadata(path) else { return };
     if meta.is_dir() {
-        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).ok();
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
             make_writable(&entry.path());
         }
@@ -88,7 +98,8 @@ fn make_writable(path: &Path) {
 
 pub(crate) fn config(dir: &Path) -> SpawnConfig {
     SpawnConfig {
-        launcher: env!("CARGO_BIN_EXE_conductor-worker-launcher").into(),
+        launcher: std::env::var_os("CONDUCTOR_TEST_LAUNCHER")
+            .map_or_else(|| env!("CARGO_BIN_EXE_conductor-worker-launcher").into(), PathBuf::from),
         cache_dir: dir.join("cache"),
         boot_timeout: Duration::from_secs(30),
     }
