@@ -121,17 +121,6 @@ impl Admin {
         }
     }
 
-    /// True when the daemon closes the connection within `limit`.
-    pub(super) fn wait_for_end(&mut self, limit: Duration) -> bool {
-        if self.connection.set_timeout(Some(limit)).is_err() {
-            return true;
-        }
-        match self.connection.receive_payload() {
-            Ok(end) => end.is_none(),
-            Err(error) => !error.is_timeout(),
-        }
-    }
-
     fn ask(&mut self, request: AdminRequest) -> Result<AdminReply, ClientError> {
         self.connection.send(&request)?;
         self.connection.receive()?.ok_or(ClientError::Lost)

@@ -95,10 +95,10 @@ pub(super) fn examine(global: &GlobalOptions, json: bool) -> Result<u8, Failure>
         findings.add(check)?;
     }
     findings.add(programs::configuration())?;
-    for check in programs::deno() {
+    let in_use = daemon::checks(global, &mut findings)?;
+    for check in programs::deno(&in_use) {
         findings.add(check)?;
     }
-    daemon::checks(global, &mut |check| findings.add(check))?;
     findings.add(programs::system())?;
     let (failed, warned) = (findings.count(Verdict::Fail), findings.count(Verdict::Warn));
     if json {

@@ -61,8 +61,11 @@ pub(super) fn span(ms: u64) -> String {
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn mebibytes(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
+pub(super) fn size(bytes: u64) -> String {
+    match bytes.div_ceil(1 << 20) {
+        mebibytes @ 0..10_240 => format!("{mebibytes} MiB"),
+        mebibytes => format!("{} GiB", mebibytes / 1024),
+    }
 }
 
 /// Text of others for a terminal: control characters, which could draw anything there, are shown instead.
@@ -79,7 +82,7 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!([0.062, 3.21, 123.4, 2500.0].map(millis), ["0.06 ms", "3.2 ms", "123 ms", "2.5 s"]);
         assert_eq!([0, 59_999, 7_384_000].map(span), ["0s", "59s", "2h 3m"]);
-        assert_eq!([0, 1, 1 << 20].map(mebibytes), ["0 MiB", "1 MiB", "1 MiB"]);
+        assert_eq!([0, 1, 20 << 20, 12 << 30].map(size), ["0 MiB", "1 MiB", "20 MiB", "12 GiB"]);
     }
 
     #[test]

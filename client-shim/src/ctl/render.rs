@@ -8,7 +8,7 @@ use conductor_protocol::status::{
     SessionStatus, StatusReport,
 };
 
-use super::paint::{Paint, mebibytes, millis, printable, span};
+use super::paint::{Paint, millis, printable, size, span};
 
 /// Errors shown; `--json` has them all.
 const SHOWN_ERRORS: usize = 5;
@@ -38,7 +38,7 @@ impl Page {
         };
         let name = self.paint.bold(&format!("conductord {}", printable(&daemon.build)));
         let uptime = span(daemon.uptime_ms);
-        let memory = mebibytes(daemon.rss_bytes);
+        let memory = size(daemon.rss_bytes);
         self.line(&format!("{name}  {phase} for {uptime}, pid {}, {memory}", daemon.pid));
         self.entry("socket", &daemon.socket);
         self.entry("config", daemon.config.as_deref().unwrap_or("none, built-in defaults"));
@@ -76,10 +76,7 @@ impl Page {
     fn pool(&mut self, pool: &PoolReport) {
         let workers: u64 = pool.profiles.iter().map(|p| p.idle + p.busy + p.booting).sum();
         let (max, idle) = (pool.max_workers, pool.max_idle);
-        self.heading(
-            "Pool",
-            &format!("{} of at most {max}, of them at most {idle} idle", count(workers, "worker")),
-        );
+        self.heading("Pool", &format!("{} (limits: {max} in all, {idle} idle)", count(workers, "worker")));
         if pool.profiles.is_empty() {
             return;
         }
@@ -201,7 +198,7 @@ impl Page {
 fn fetching(deno: &DenoStatus) -> String {
     match (deno.fetched_bytes, deno.total_bytes) {
         (Some(have), Some(total)) if total > 0 => {
-            format!("fetching, {} of {}", mebibytes(have), mebibytes(total))
+            format!("fetching, {} of {}", size(have), size(total))
         }
         _ => "fetching".into(),
     }
@@ -253,3 +250,6 @@ fn count(n: u64, what: &str) -> String {
 fn hang(text: &str, indent: usize) -> String {
     text.trim_end().replace('\n', &format!("\n{:indent$}", ""))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,8 +37,9 @@ pub(super) fn stop(global: &GlobalOptions) -> Result<u8, Failure> {
         Ok(_) | Err(ClientError::Lost) => {}
         Err(error) => return Err(error.into()),
     }
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let is_gone = admin.wait_for_end(left()) && process.wait(left());
+    // A connection that is open is one more the daemon would wait for.
+    drop(admin);
+    let is_gone = process.wait(deadline.saturating_duration_since(Instant::now()));
     drop(spinner);
     if !is_gone {
         let text = format!(
@@ -92,24 +93,33 @@ impl Process {
     fn wait(&self, limit: Duration) -> bool {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         use std::os::fd::AsFd as _;
-        // Not visible to us: that it has closed its connection is all that can be known.
+        // It ended before it was looked at.
         let Some(process) = &self.0 else { return true };
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
     }
 }
 
-/// Not built or tested here: that it has closed its connection is all that is known.
+/// A process to be waited for that is not our child. Not built or tested here.
 #[cfg(not(target_os = "linux"))]
-struct Process;
+struct Process(Option<nix::unistd::Pid>);
 
 #[cfg(not(target_os = "linux"))]
 impl Process {
-    fn open(_pid: u32) -> Self {
-        Self
+    fn open(pid: u32) -> Self {
+        Self(i32::try_from(pid).ok().map(nix::unistd::Pid::from_raw))
     }
 
-    fn wait(&self, _limit: Duration) -> bool {
+    /// True when it has ended within `limit`.
+    fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let Some(pid) = self.0 else { return true };
+        while nix::sys::signal::kill(pid, None).is_ok() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         true
     }
 }

@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use conductor_protocol::endpoint::{self, Surroundings};
-use conductor_protocol::status::StatusReport;
+use conductor_protocol::status::{DenoStatus, StatusReport};
 use conductor_protocol::{ClientKind, PROTOCOL_VERSION};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::super::client::{Admin, ClientError, McpSession};
@@ -14,7 +15,7 @@ use super::super::paint::millis;
 use super::super::progress::Spinner;
 use super::super::run::{RunResult, TOOL, structured};
 use super::super::{BUILD, GlobalOptions};
-use super::{Check, places};
+use super::{Check, Findings, Verdict, places};
 use crate::connect::{self, ConnectError};
 use crate::error::chain;
 
@@ -24,34 +25,51 @@ const RUN: &str = "execution";
 /// What is run: output, a value, a type to strip.
 const PROGRAM: &str = "const six: number = 6; console.log('ran'); six * 7";
 
-pub(super) fn checks(global: &GlobalOptions, add: &mut dyn FnMut(Check) -> io::Result<()>) -> io::Result<()> {
+/// Gives what the daemon says of its Deno; nothing when it does not run.
+pub(super) fn checks(global: &GlobalOptions, findings: &mut Findings) -> io::Result<DenoStatus> {
     let at = connect::surroundings(global.socket.clone());
     let mut is_running = false;
     for path in endpoint::candidates(&at) {
         let (check, is_served) = socket(&path, &at);
         is_running |= is_served;
-        add(check)?;
+        findings.add(check)?;
     }
     if !is_running && global.no_start {
-        add(Check::warn(NAME, "not running, and --no-start forbids to start it", "leave out --no-start"))?;
-        return add(Check::warn(RUN, "not tried: the daemon is not running", "leave out --no-start"));
+        findings.add(Check::warn(
+            NAME,
+            "not running, and --no-start forbids to start it",
+            "leave out --no-start",
+        ))?;
+        findings.add(Check::warn(RUN, "not tried: the daemon is not running", "leave out --no-start"))?;
+        return Ok(DenoStatus::default());
     }
     let spinner = Spinner::new(if is_running { "connecting to the daemon" } else { "starting the daemon" });
-    let mut session = match McpSession::open(&global.route(ClientKind::Ctl)) {
-        Ok(session) => session,
+    let session = McpSession::open(&global.route(ClientKind::Ctl));
+    drop(spinner);
+    match session {
+        Ok(mut session) => {
+            findings.add(reached(&session, is_running))?;
+            findings.add(execution(&mut session))?;
+        }
         Err(error) => {
-            drop(spinner);
-            add(failed(NAME, error))?;
-            return add(Check::fail(RUN, "not tried: the daemon cannot be reached", "see above"));
+            findings.add(failed(NAME, error))?;
+            findings.add(Check::fail(RUN, "not tried: the daemon cannot be reached", "see above"))?;
+            return Ok(DenoStatus::default());
+        }
+    }
+    let report = match Admin::connect(&global.route_to_running(ClientKind::Admin))
+        .and_then(|mut admin| admin.status())
+    {
+        Ok(document) => StatusReport::deserialize(document).unwrap_or_default(),
+        Err(error) => {
+            findings.add(failed("status", error))?;
+            StatusReport::default()
         }
     };
-    drop(spinner);
-    add(reached(&session, is_running))?;
-    add(execution(&mut session))?;
-    match Admin::connect(&global.route_to_running(ClientKind::Admin)).and_then(|mut admin| admin.status()) {
-        Ok(document) => warnings(&document).into_iter().try_for_each(add),
-        Err(error) => add(failed("status", error)),
+    for warning in &report.warnings {
+        findings.add(Check { verdict: Verdict::Warn, ..Check::fail_in_words("daemon says", warning) })?;
     }
+    Ok(report.deno)
 }
 
 /// Says what is at a socket path, and whether a daemon of ours is.
@@ -115,19 +133,6 @@ fn execution(session: &mut McpSession) -> Check {
             }
         },
     }
-}
-
-/// What the daemon itself warns of, and a Deno other than the one found by us.
-fn warnings(document: &Value) -> Vec<Check> {
-    let report: StatusReport = serde_json::from_value(document.clone()).unwrap_or_default();
-    let mut checks = Vec::new();
-    if let (Some(version), Some(path)) = (&report.deno.version, &report.deno.path) {
-        checks.push(Check::ok("deno in use", format!("{version}, {path}")));
-    }
-    for warning in report.warnings {
-        checks.push(Check { verdict: super::Verdict::Warn, ..Check::fail_in_words("daemon says", &warning) });
-    }
-    checks
 }
 
 fn failed(name: &'static str, error: ClientError) -> Check {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::super::paint::mebibytes;
+use super::super::paint::size;
 use super::Check;
 
 /// What a fetched Deno takes, unpacked beside its archive.
@@ -100,10 +100,10 @@ pub(super) fn directory(name: &'static str, path: &Path, needs_bytes: u64) -> Ch
     let text = format!("{shown}, yours, mode {mode:03o}");
     match free_bytes(path) {
         Some(free) if free < needs_bytes => {
-            let text = format!("{text}, only {} free", mebibytes(free));
-            Check::warn(name, text, format!("make room for {}", mebibytes(needs_bytes)))
+            let text = format!("{text}, only {} free", size(free));
+            Check::warn(name, text, format!("make room for {}", size(needs_bytes)))
         }
-        Some(free) if needs_bytes > 0 => Check::ok(name, format!("{text}, {} free", mebibytes(free))),
+        Some(free) if needs_bytes > 0 => Check::ok(name, format!("{text}, {} free", size(free))),
         _ => Check::ok(name, text),
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use conductor_deno::{FindError, PINNED, Search};
+use conductor_deno::{FindError, Found, PINNED, Search};
+use conductor_protocol::status::DenoStatus;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::BUILD;
@@ -21,6 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 const DAEMON: &str = "conductord";
 const SHIM: &str = "conductor-shim";
+const DENO: &str = "deno";
 
 pub(super) fn checks() -> Vec<Check> {
     let here = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
@@ -84,49 +86,50 @@ pub(super) fn configuration() -> Check {
     }
 }
 
-/// What conductor would find, and what it would pass over. The daemon's configuration may name another.
-pub(super) fn deno() -> Vec<Check> {
-    const NAME: &str = "deno";
+/// What conductor finds, and what it passes over; `in_use` is what a running daemon says.
+pub(super) fn deno(in_use: &DenoStatus) -> Vec<Check> {
     let search = Search::from_env(places::data_dir().unwrap_or_default());
-    let mut checks = Vec::new();
-    let skipped = match conductor_deno::find(&search) {
-        Ok(found) => {
-            let deno = &found.deno;
+    let found = conductor_deno::find(&search);
+    let found_path = found.as_ref().ok().map(|found| found.deno.path.display().to_string());
+    if let (Some(version), Some(path)) = (&in_use.version, &in_use.path)
+        && found_path.as_ref() != Some(path)
+    {
+        // The configuration names it, or the daemon's environment differs from ours: what it uses is what counts.
+        let origin = in_use.origin.as_deref().unwrap_or("the daemon's search");
+        let text = format!("{version}, {path} (from {origin})");
+        return vec![used_deno(text, in_use.update.is_some())];
+    }
+    let (first, skipped) = match found {
+        Ok(Found { deno, skipped }) => {
             let text = format!("{}, {} (from {})", deno.version, deno.path.display(), deno.origin);
-            checks.push(match deno.update_wanted() {
-                true => Check::warn(
-                    NAME,
-                    format!("{text}; {PINNED} is newer, and what conductor is tested with"),
-                    format!("deno upgrade {PINNED}, or remove it so that conductor fetches its own"),
-                ),
-                false => Check::ok(NAME, text),
-            });
-            found.skipped
+            (used_deno(text, deno.update_wanted()), skipped)
         }
-        Err(FindError::NotFound { skipped }) => {
-            checks.push(no_deno(NAME));
-            skipped
-        }
-        Err(error) => {
-            checks.push(Check::fail(NAME, chain(&error), error.hint()));
-            Vec::new()
-        }
+        Err(FindError::NotFound { skipped }) => (no_deno(), skipped),
+        Err(error) => (Check::fail(DENO, chain(&error), error.hint()), Vec::new()),
     };
+    let skipped = skipped.into_iter();
     let passed_over =
-        skipped.iter().map(|skipped| Check::warn(NAME, format!("skipped {skipped}"), skipped.reason.hint()));
-    checks.extend(passed_over);
-    checks
+        skipped.map(|skipped| Check::warn(DENO, format!("skipped {skipped}"), skipped.reason.hint()));
+    std::iter::once(first).chain(passed_over).collect()
 }
 
-fn no_deno(name: &'static str) -> Check {
+fn used_deno(text: String, update_wanted: bool) -> Check {
+    if !update_wanted {
+        return Check::ok(DENO, text);
+    }
+    let text = format!("{text}; {PINNED} is newer, and what conductor is tested with");
+    Check::warn(DENO, text, format!("deno upgrade {PINNED}, or remove it so that conductor fetches its own"))
+}
+
+fn no_deno() -> Check {
     let fetchers = ["npm", "pip3", "pip", "python3"];
     let fix = format!("install Deno {PINNED}, or npm or pip, with which conductor fetches it");
     match fetchers.into_iter().find(|program| on_path(program).is_some()) {
         Some(fetcher) => {
             let text = format!("none yet; {PINNED} is fetched with {fetcher} when code first runs");
-            Check::warn(name, text, "none needed; or install it yourself")
+            Check::warn(DENO, text, "none needed; or install it yourself")
         }
-        None => Check::fail(name, "none, and neither npm nor pip to fetch it", fix),
+        None => Check::fail(DENO, "none, and neither npm nor pip to fetch it", fix),
     }
 }
 

@@ -1,0 +1,178 @@
+use super::*;
+
+fn text(report: &StatusReport) -> String {
+    status(report, Paint::Plain)
+}
+
+fn busy() -> StatusReport {
+    StatusReport {
+        daemon: DaemonStatus {
+            build: "0.1.0".into(),
+            protocol: 1,
+            pid: 4242,
+            uptime_ms: 7_384_000,
+            socket: "/run/user/1000/conductor/conductord.sock".into(),
+            config: Some("/home/a/.config/conductor/config.toml".into()),
+            phase: "running".into(),
+            rss_bytes: 17 << 20,
+        },
+        deno: DenoStatus {
+            state: "ready".into(),
+            version: Some("2.9.5".into()),
+            path: Some("/usr/bin/deno".into()),
+            origin: Some("PATH".into()),
+            update: Some("2.9.6".into()),
+            ..DenoStatus::default()
+        },
+        sessions: vec![
+            SessionStatus {
+                id: 3,
+                kind: "shim".into(),
+                client_pid: 77,
+                client: Some("an-ide 1.2".into()),
+                cwd: "/home/a/project".into(),
+                age_ms: 65_000,
+                profile: Some("default".into()),
+                executions: 12,
+                in_flight: 1,
+                ..SessionStatus::default()
+            },
+            SessionStatus {
+                id: 14,
+                kind: "shim".into(),
+                client_pid: 1078,
+                cwd: "/".into(),
+                error: Some("unknown flag `allow-nte`\nhint: allow-net".into()),
+                ..SessionStatus::default()
+            },
+        ],
+        pool: PoolReport {
+            max_workers: 16,
+            max_idle: 8,
+            profiles: vec![ProfileStatus {
+                id: "87a0fd16c0b6".into(),
+                source: "spawn".into(),
+                grants: "read /ws".into(),
+                workspace: "/ws".into(),
+                sessions: 1,
+                idle: 4,
+                busy: 1,
+                booting: 0,
+                queued: 2,
+                breaker: "open".into(),
+                last_boot_error: Some("no memory".into()),
+                booted: 1234,
+                boot_failures: 3,
+                boot_p50_ms: Some(18.04),
+            }],
+        },
+        executions: ExecutionTotals {
+            started: 1229,
+            succeeded: 1200,
+            failed: 28,
+            by_error: [("runtime".to_owned(), 25), ("timeout".to_owned(), 3)].into(),
+        },
+        latency: vec![LatencyStatus {
+            name: "total".into(),
+            count: 1228,
+            p50_ms: 1.53,
+            p90_ms: 4.0,
+            p99_ms: 220.0,
+            max_ms: 30_000.0,
+        }],
+        last_errors: (0..7)
+            .map(|n| ErrorStatus {
+                ago_ms: 70_000 - n * 10_000,
+                area: "execution".into(),
+                text: format!("error {n}"),
+            })
+            .collect(),
+        warnings: vec!["session 3: may run any program".into()],
+    }
+}
+
+#[test]
+fn a_busy_daemon() {
+    let expected = "\
+conductord 0.1.0  running for 2h 3m, pid 4242, 17 MiB
+  socket  /run/user/1000/conductor/conductord.sock
+  config  /home/a/.config/conductor/config.toml
+  deno    2.9.5  /usr/bin/deno  (from PATH)
+          2.9.6 is newer, and what conductor is tested with
+warning: session 3: may run any program
+
+Pool: 5 workers (limits: 16 in all, 8 idle)
+  PROFILE       IDLE  BUSY  BOOTING  QUEUED  SESSIONS  BOOTED  FAILED     BOOT  BREAKER  SOURCE
+  87a0fd16c0b6     4     1        0       2         1    1234       3  18.0 ms  open     spawn
+  87a0fd16c0b6  may: read /ws
+  87a0fd16c0b6  workspace: /ws
+  87a0fd16c0b6  last boot error: no memory
+
+Sessions: 2
+  ID  KIND   PID  CLIENT      PROFILE  CALLS  NOW  AGE    DIRECTORY
+   3  shim    77  an-ide 1.2  default     12    1  1m 5s  /home/a/project
+  14  shim  1078  -           -            0    0  0s     /
+  session 14 is refused: unknown flag `allow-nte`
+    hint: allow-net
+
+Calls: 1229 started, 1200 succeeded, 28 failed, 1 running
+  failed by: runtime 25, timeout 3
+  TIME   COUNT     P50     P90     P99     MAX
+  total   1228  1.5 ms  4.0 ms  220 ms  30.0 s
+
+Last errors: newest last; 2 older in --json
+  50s ago  execution: error 2
+  40s ago  execution: error 3
+  30s ago  execution: error 4
+  20s ago  execution: error 5
+  10s ago  execution: error 6
+";
+    assert_eq!(text(&busy()), expected);
+    assert!(expected.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn a_daemon_that_has_just_started() {
+    let report = StatusReport {
+        daemon: DaemonStatus { build: "0.1.0".into(), phase: "draining".into(), ..DaemonStatus::default() },
+        deno: DenoStatus {
+            state: "fetching".into(),
+            fetched_bytes: Some(30 << 20),
+            total_bytes: Some(40 << 20),
+            ..DenoStatus::default()
+        },
+        ..StatusReport::default()
+    };
+    let expected = "\
+conductord 0.1.0  draining for 0s, pid 0, 0 MiB
+  socket
+  config  none, built-in defaults
+  deno    fetching, 30 MiB of 40 MiB
+
+Pool: 0 workers (limits: 0 in all, 0 idle)
+
+Sessions: 0
+
+Calls: 0 started, 0 succeeded, 0 failed
+";
+    assert_eq!(text(&report), expected);
+}
+
+#[test]
+fn what_others_wrote_cannot_draw_on_the_terminal() {
+    let mut report = busy();
+    report.sessions[0].cwd = "/\u{1b}[2J\nevil".into();
+    report.sessions[0].client = Some("\u{7}".into());
+    report.pool.profiles[0].grants = "\r".into();
+    report.last_errors[6].text = "\u{9b}2J".into();
+    let text = text(&report);
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert_eq!(text.lines().count(), super::status(&busy(), Paint::Plain).lines().count());
+}
+
+#[test]
+fn colour_adds_nothing_but_escapes() {
+    let coloured = status(&busy(), Paint::Coloured);
+    assert_ne!(coloured, text(&busy()));
+    assert_eq!(console::strip_ansi_codes(&coloured), text(&busy()));
+}
