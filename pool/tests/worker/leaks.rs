@@ -176,6 +176,7 @@ fn a_dead_daemon_leaves_no_worker() {
 }
 
 /// Boots an idle worker and a busy one, prints their pids, and waits to be killed.
+#[expect(clippy::print_stdout, reason = "how it talks to the test that started it")]
 fn be_a_daemon() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let bench = Bench::new();
