@@ -3,17 +3,20 @@
 //! It is forked twice. With one fork it would be this process's child: a zombie when it ends first, and killed with the
 //! tree when an IDE kills its servers by parent id.
 
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{ForkResult, Pid};
 
 /// Runs `command` detached; an error of its exec is an error here.
 pub(super) fn spawn(mut command: Command) -> io::Result<Pid> {
     let (mut reader, writer) = io::pipe()?;
+    keep_descriptors_from_children()?;
     let report = writer.as_raw_fd();
     // SAFETY: `detach` only makes async-signal-safe calls and allocates nothing, as a forked child of a threaded process
     // must. Needed because std has no way to start a process that is not a child.
@@ -27,6 +30,22 @@ pub(super) fn spawn(mut command: Command) -> io::Result<Pid> {
     let mut pid = [0; 4];
     reader.read_exact(&mut pid)?;
     Ok(Pid::from_raw(i32::from_ne_bytes(pid)))
+}
+
+/// IDEs leak descriptors into what they start. A daemon that held them would keep the IDE's pipes from ever ending.
+fn keep_descriptors_from_children() -> io::Result<()> {
+    for entry in fs::read_dir("/dev/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        if number > 2 {
+            // SAFETY: only the flag is set that std sets on all it opens; a number closed meanwhile is an error, ignored.
+            #[expect(unsafe_code, reason = "nobody in this process owns what it inherited")]
+            let inherited = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok();
+        }
+    }
+    Ok(())
 }
 
 /// In the first child: forks the second, which goes on to exec, and ends after telling its pid.

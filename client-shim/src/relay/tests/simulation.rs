@@ -273,12 +273,10 @@ impl World {
                     self.to_answer.push_front(initialized);
                 }
             }
-            (Some(id), Some(_)) => {
-                // Some questions are never answered, some late.
-                if !self.dice.one_in(4) {
-                    let answer = json!({"jsonrpc": "2.0", "id": id, "result": message["params"]});
-                    self.to_answer.push_back(answer);
-                }
+            // Some questions are never answered, some late.
+            (Some(id), Some(_)) if !self.dice.one_in(4) => {
+                let answer = json!({"jsonrpc": "2.0", "id": id, "result": message["params"]});
+                self.to_answer.push_back(answer);
             }
             (None, Some(method)) if method == "notifications/progress" => {
                 let id = message["params"]["of"].to_string();
