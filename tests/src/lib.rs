@@ -6,6 +6,7 @@
 //! Shim      one `conductor-shim` as an IDE would run it: requests, answers by id, everything it ever printed
 //! Answer    what a call of `run_deno_code` came to
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
+//! clients   MCP clients written by others, fetched into the build directory
 //! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 pub mod answer;
 pub mod binaries;
+pub mod clients;
 pub mod daemon;
 pub mod home;
 pub mod operator;
