@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::BUILD;
+use crate::store::URI_PREFIX;
 use crate::supervisor::{Command, Shared};
 
 /// Serves requests until the operator closes the connection or sends something that is none.
@@ -52,6 +53,28 @@ async fn answer(request: AdminRequest, shared: &Shared) -> AdminReply {
         },
         AdminRequest::Reload => command(shared, Command::Reload).await,
         AdminRequest::Stop => command(shared, |done| Command::Stop(Some(done))).await,
+        AdminRequest::Cancel { execution } => {
+            if shared.registry.all().iter().any(|session| session.cancel(&execution)) {
+                AdminReply::Done { text: format!("{execution} is cancelled") }
+            } else {
+                AdminReply::Failed {
+                    text: format!(
+                        "no call {execution} is in flight\nhint: `conductorctl status` lists those that are"
+                    ),
+                }
+            }
+        }
+        AdminRequest::Result { id } => {
+            let id = id.strip_prefix(URI_PREFIX).unwrap_or(&id);
+            match shared.store.get(id, None, Instant::now()) {
+                Some(stored) => AdminReply::Text { text: stored.text.to_string() },
+                None => AdminReply::Failed {
+                    text: format!(
+                        "there is no result {id}\nhint: results are kept for an hour, as long as there is room"
+                    ),
+                },
+            }
+        }
     }
 }
 

@@ -67,6 +67,8 @@ pub struct ProfileSection {
     pub max_output_bytes: Option<usize>,
     pub max_result_bytes: Option<usize>,
     pub max_inline_bytes: Option<usize>,
+    pub max_calls_in_flight: Option<usize>,
+    pub max_calls_per_minute: Option<u32>,
 }
 
 /// `[policy]`: what the environment of a session may ask for at most. Profiles of this file are not cut.
@@ -159,6 +161,10 @@ impl Config {
                 .map_err(|why| (key("max-result-bytes"), why))?;
             within(profile.max_inline_bytes, 1024, 8 << 20, "bytes")
                 .map_err(|why| (key("max-inline-bytes"), why))?;
+            within(profile.max_calls_in_flight, 1, 4096, "calls")
+                .map_err(|why| (key("max-calls-in-flight"), why))?;
+            within(profile.max_calls_per_minute, 1, 1_000_000, "calls")
+                .map_err(|why| (key("max-calls-per-minute"), why))?;
         }
         Ok(())
     }

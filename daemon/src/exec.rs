@@ -81,13 +81,22 @@ impl Executor {
         Self { pool, deno, stats, store, dirs, run_id, next: AtomicU64::new(1) }
     }
 
-    /// Runs one call.
+    /// A name for a call, unique for the life of the daemon and longer.
+    pub fn next_id(&self) -> String {
+        format!("{}-{}", self.run_id, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Runs one call under a name from [`Executor::next_id`].
     ///
     /// # Cancel safety
     /// Dropping the future kills the worker; the call is then counted as started only. Cancel the token instead.
-    pub async fn run(&self, arguments: Option<Map<String, Value>>, caller: Caller<'_>) -> ExecutionResult {
+    pub async fn run(
+        &self,
+        id: String,
+        arguments: Option<Map<String, Value>>,
+        caller: Caller<'_>,
+    ) -> ExecutionResult {
         let started = Instant::now();
-        let id = format!("{}-{}", self.run_id, self.next.fetch_add(1, Ordering::Relaxed));
         self.stats.execution_started();
         let mut timings = Timings::default();
         let mut result = match self.try_run(&id, arguments, &caller, &mut timings).await {
@@ -279,7 +288,7 @@ fn from_report(
 }
 
 /// Output as text: bytes that are no UTF-8 are replaced, escape sequences of terminals are taken out.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.contains('\u{1b}') { anstream::adapter::strip_str(&text).to_string() } else { text.into_owned() }
 }

@@ -30,6 +30,7 @@ pub mod defaults {
     pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
     pub const MAX_RESULT_BYTES: usize = 32 << 20;
     pub const MAX_INLINE_BYTES: usize = 256 << 10;
+    pub const MAX_CALLS_IN_FLIGHT: usize = 64;
 }
 
 /// The effective configuration of a session.
@@ -48,6 +49,10 @@ pub struct Profile {
     pub max_result_bytes: usize,
     /// Bytes of the value, of stdout and of stderr that an answer holds; the rest is kept in the store.
     pub max_inline_bytes: usize,
+    /// Calls of one session at one time, running or waiting.
+    pub max_calls_in_flight: usize,
+    /// Calls of one session; no limit when absent.
+    pub max_calls_per_minute: Option<u32>,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -156,6 +161,8 @@ pub fn resolve(
         max_output_bytes: section.max_output_bytes.unwrap_or(defaults::MAX_OUTPUT_BYTES),
         max_result_bytes: section.max_result_bytes.unwrap_or(defaults::MAX_RESULT_BYTES),
         max_inline_bytes: section.max_inline_bytes.unwrap_or(defaults::MAX_INLINE_BYTES),
+        max_calls_in_flight: section.max_calls_in_flight.unwrap_or(defaults::MAX_CALLS_IN_FLIGHT),
+        max_calls_per_minute: section.max_calls_per_minute,
         warnings,
     })
 }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use conductor_protocol::status::SessionStatus;
+use conductor_protocol::status::{RunningStatus, SessionStatus};
 use conductor_protocol::{ClientKind, RejectCode, SessionFrame, codec, frame};
 use interprocess::local_socket::tokio::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,11 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::profile::{self, Profile};
 use crate::supervisor::{ConfigInUse, Phase, Shared};
+use admission::{Admission, Refused};
+use follow::Severity;
 use handshake::Client;
 use registry::Entry;
 use tools::ToolServer;
 use transport::{FrameTransport, OUTGOING_FRAMES};
 
+mod admission;
+mod follow;
 mod handshake;
 pub mod registry;
 mod tools;
@@ -55,6 +59,11 @@ pub struct Session {
     gone: CancellationToken,
     executions: AtomicU64,
     in_flight: watch::Sender<u64>,
+    /// Calls in flight, to cancel one by its execution id.
+    running: Mutex<BTreeMap<String, Running>>,
+    admission: Mutex<Admission>,
+    /// What the client asked for with `logging/setLevel`.
+    log_level: Mutex<Option<Severity>>,
     /// The profile, with the generation of the configuration it was worked out from.
     profile: Mutex<Option<(u64, ProfileResult)>>,
 }
@@ -65,6 +74,15 @@ type ProfileResult = Result<Arc<Profile>, Arc<str>>;
 #[derive(Debug)]
 struct InFlight {
     session: Arc<Session>,
+    id: String,
+    /// Ends the call.
+    cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Running {
+    since: Instant,
+    cancel: CancellationToken,
 }
 
 /// Serves one connection until its end.
@@ -238,6 +256,9 @@ impl Session {
             gone: CancellationToken::new(),
             executions: AtomicU64::new(0),
             in_flight: watch::Sender::new(0),
+            running: Mutex::default(),
+            admission: Mutex::new(Admission::new(Instant::now())),
+            log_level: Mutex::new(None),
             profile: Mutex::new(None),
         }
     }
@@ -245,7 +266,7 @@ impl Session {
     /// What the session may do under the configuration in use, or why nothing.
     fn profile(&self, shared: &Shared) -> ProfileResult {
         let config = shared.config();
-        let mut known = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.profile);
         match &*known {
             Some((generation, profile)) if *generation == config.generation => profile.clone(),
             _ => {
@@ -279,15 +300,34 @@ impl Session {
         let _first = self.client.set(client);
     }
 
-    fn call_started(self: &Arc<Self>) -> InFlight {
+    /// Counts a call in, unless the session has too many.
+    fn call_started(self: &Arc<Self>, profile: &Profile, id: &str) -> Result<InFlight, Refused> {
+        let now = Instant::now();
+        lock(&self.admission).enter(now, profile.max_calls_in_flight, profile.max_calls_per_minute)?;
+        let cancel = self.gone.child_token();
+        lock(&self.running).insert(id.to_owned(), Running { since: now, cancel: cancel.clone() });
         self.executions.fetch_add(1, Ordering::Relaxed);
         self.in_flight.send_modify(|calls| *calls += 1);
-        InFlight { session: self.clone() }
+        Ok(InFlight { session: self.clone(), id: id.to_owned(), cancel })
+    }
+
+    /// Ends a call by its execution id; `false` when it is not one of this session.
+    pub(crate) fn cancel(&self, id: &str) -> bool {
+        let running = lock(&self.running);
+        running.get(id).map(|call| call.cancel.cancel()).is_some()
+    }
+
+    fn log_level(&self) -> Option<Severity> {
+        *lock(&self.log_level)
+    }
+
+    fn set_log_level(&self, level: Severity) {
+        *lock(&self.log_level) = Some(level);
     }
 
     /// The profile as last worked out, for status.
     pub(crate) fn known_profile(&self) -> Option<ProfileResult> {
-        let known = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.profile);
         known.as_ref().map(|(_, profile)| profile.clone())
     }
 
@@ -304,17 +344,35 @@ impl Session {
             client_build: self.client_build.clone(),
             client: self.client.get().cloned(),
             cwd: self.cwd.clone(),
-            age_ms: u64::try_from(now.duration_since(self.connected_at).as_millis()).unwrap_or(u64::MAX),
+            age_ms: millis(now.duration_since(self.connected_at)),
             profile: known.as_ref().and_then(|known| known.as_ref().ok()).map(|profile| profile.name.clone()),
             error: known.and_then(Result::err).map(|error| error.to_string()),
             executions: self.executions.load(Ordering::Relaxed),
             in_flight: *self.in_flight.borrow(),
+            running: lock(&self.running).iter().map(|(id, call)| call.status(id, now)).collect(),
         }
     }
 }
 
+impl Running {
+    fn status(&self, id: &str, now: Instant) -> RunningStatus {
+        RunningStatus { execution: id.to_owned(), age_ms: millis(now.duration_since(self.since)) }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
+        lock(&self.session.running).remove(&self.id);
+        lock(&self.session.admission).leave();
         self.session.in_flight.send_modify(|calls| *calls -= 1);
     }
+}
+
+/// Locks plain data that no panic leaves half-changed.
+fn lock<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
+    data.lock().unwrap_or_else(PoisonError::into_inner)
 }

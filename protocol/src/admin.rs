@@ -10,6 +10,10 @@ pub enum AdminRequest {
     Reload,
     /// Goes down: running calls may finish within the daemon's grace period. Answered with `Done` before it goes.
     Stop,
+    /// Ends one call, by its execution id. Answered with `Done`, or `Failed` when no such call is in flight.
+    Cancel { execution: String },
+    /// Reads a stored result, by its id. Answered with `Text` or `Failed`.
+    Result { id: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,10 @@ pub enum AdminReply {
         text: String,
     },
     Failed {
+        text: String,
+    },
+    /// The text asked for.
+    Text {
         text: String,
     },
 }

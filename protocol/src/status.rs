@@ -68,6 +68,16 @@ pub struct SessionStatus {
     pub error: Option<String>,
     pub executions: u64,
     pub in_flight: u64,
+    /// The calls in flight, running or waiting for a worker.
+    pub running: Vec<RunningStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunningStatus {
+    /// What `conductorctl cancel` takes.
+    pub execution: String,
+    pub age_ms: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,25 +3,27 @@
 //! Owns nothing; asks the session for its profile and the executor for results. Lists are answered from what is known,
 //! never waiting for a worker.
 
+#![expect(deprecated, reason = "logging is on its way out of MCP (SEP-2577), and clients of today use it")]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use conductor_pool::RunEvent;
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Implementation,
     InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents, ResourceTemplate,
-    ServerCapabilities, ServerConfig, Tool,
+    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig,
+    SetLevelRequestParams, Tool,
 };
-use rmcp::service::{Peer, RequestContext};
+use rmcp::service::RequestContext;
 use tokio::sync::mpsc;
 
 use super::Session;
+use super::follow::Follower;
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
 use crate::exec::{CallEvent, Caller, schema};
@@ -30,9 +32,6 @@ use crate::supervisor::Shared;
 
 /// Events of one call that wait to be told: a slow client slows its own code's output down, and nothing else.
 const CALL_EVENTS: usize = 64;
-
-/// Longest text in one progress notification, bytes; the whole output is in the result.
-const MAX_PROGRESS_BYTES: usize = 4096;
 
 /// The handler rmcp calls, one for a session.
 #[derive(Clone, Debug)]
@@ -68,84 +67,56 @@ impl ToolServer {
                 ErrorReport::new(ErrorType::Busy, "the daemon is going down").hint("call again in a moment");
             return ExecutionResult::failed("none".into(), error);
         }
-        let _in_flight = self.session.call_started();
-        let cancel = self.session.gone.child_token();
-        let (events, mut told) = match context.meta.get_progress_token() {
-            Some(token) => {
-                let (sender, receiver) = mpsc::channel(CALL_EVENTS);
-                (Some(sender), Some((receiver, Progress { token, peer: context.peer.clone(), sent: 0.0 })))
+        let id = self.shared.executor.next_id();
+        let call = match self.session.call_started(&profile, &id) {
+            Ok(call) => call,
+            Err(refused) => {
+                return ExecutionResult::failed(
+                    id,
+                    ErrorReport::from_text(ErrorType::Busy, &refused.to_string()),
+                );
             }
-            None => (None, None),
         };
-        let caller = Caller { session: self.session.id, profile: &profile, events, cancel: cancel.clone() };
-        let mut run = std::pin::pin!(self.shared.executor.run(request.arguments, caller));
-        loop {
+        let mut follower = Follower::new(&context, self.session.log_level());
+        let (sender, mut events) = mpsc::channel(CALL_EVENTS);
+        let caller = Caller {
+            session: self.session.id,
+            profile: &profile,
+            events: follower.is_some().then_some(sender),
+            cancel: call.cancel.clone(),
+        };
+        let mut run = std::pin::pin!(self.shared.executor.run(id, request.arguments, caller));
+        let result = loop {
             tokio::select! {
-                // Biased: output is told before the result it belongs to, and a cancelled call is ended before it is followed.
+                // Biased: output is told before the result it belongs to.
                 biased;
                 // Cancel-safe: waits for a flag.
-                () = context.ct.cancelled(), if !cancel.is_cancelled() => cancel.cancel(),
-                // Cancel-safe: an event that is not taken stays in the channel.
-                Some(event) = next_event(&mut told) => {
-                    if let Some((_, progress)) = &mut told {
-                        progress.tell(event).await;
-                    }
-                }
+                () = context.ct.cancelled(), if !call.cancel.is_cancelled() => call.cancel.cancel(),
+                // Cancel-safe: an event that is not taken stays in the channel. Nobody sends when nobody follows.
+                Some(event) = events.recv() => tell(&mut follower, event).await,
                 // Cancel-safe: the future is kept across turns.
-                result = &mut run => {
-                    tell_the_rest(&mut told).await;
-                    return result;
-                }
-            }
-        }
-    }
-}
-
-type Told = Option<(mpsc::Receiver<CallEvent>, Progress)>;
-
-async fn next_event(told: &mut Told) -> Option<CallEvent> {
-    match told {
-        Some((events, _)) => events.recv().await,
-        None => None,
-    }
-}
-
-async fn tell_the_rest(told: &mut Told) {
-    if let Some((events, progress)) = told {
-        while let Ok(event) = events.try_recv() {
-            progress.tell(event).await;
-        }
-    }
-}
-
-/// Progress notifications of one call: in order, each higher than the last, none after the result.
-#[derive(Debug)]
-struct Progress {
-    token: ProgressToken,
-    peer: Peer<RoleServer>,
-    sent: f64,
-}
-
-impl Progress {
-    async fn tell(&mut self, event: CallEvent) {
-        let message = match event {
-            CallEvent::Phase(text) => text,
-            CallEvent::Output(RunEvent::Output { bytes, .. }) => {
-                let mut text = String::from_utf8_lossy(&bytes).into_owned();
-                text.truncate(text.floor_char_boundary(MAX_PROGRESS_BYTES));
-                text
+                result = &mut run => break result,
             }
         };
-        self.sent += 1.0;
-        let progress = ProgressNotificationParam::new(self.token.clone(), self.sent).with_message(message);
-        // client gone: the session's token ends the call
-        let _gone = self.peer.notify_progress(progress).await;
+        while let Ok(event) = events.try_recv() {
+            tell(&mut follower, event).await;
+        }
+        if let Some(follower) = &mut follower {
+            follower.finish().await;
+        }
+        result
+    }
+}
+
+async fn tell(follower: &mut Option<Follower>, event: CallEvent) {
+    if let Some(follower) = follower {
+        follower.tell(event).await;
     }
 }
 
 impl ServerHandler for ToolServer {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().enable_logging().build())
             .with_server_info(Implementation::new("conductor", BUILD).with_title("Conductor"))
             .with_instructions(
                 "Runs TypeScript in fresh, isolated Deno processes. Use run_deno_code to compute, to transform data and \
@@ -166,6 +137,15 @@ impl ServerHandler for ToolServer {
             ProtocolVersion::LATEST_WITH_INITIALIZE
         };
         Ok(self.get_info().with_protocol_version(version))
+    }
+
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.session.set_log_level(request.level.into());
+        Ok(())
     }
 
     async fn list_tools(
