@@ -50,9 +50,12 @@ impl Message {
             Self::AdminRequest(AdminRequest::Status) => "admin-request-status",
             Self::AdminRequest(AdminRequest::Reload) => "admin-request-reload",
             Self::AdminRequest(AdminRequest::Stop) => "admin-request-stop",
+            Self::AdminRequest(AdminRequest::Cancel { .. }) => "admin-request-cancel",
+            Self::AdminRequest(AdminRequest::Result { .. }) => "admin-request-result",
             Self::AdminReply(AdminReply::Json(_)) => "admin-reply-json",
             Self::AdminReply(AdminReply::Done { .. }) => "admin-reply-done",
             Self::AdminReply(AdminReply::Failed { .. }) => "admin-reply-failed",
+            Self::AdminReply(AdminReply::Text { .. }) => "admin-reply-text",
         };
         directory().join(name).with_extension("bin")
     }
@@ -133,9 +136,12 @@ fn messages() -> Vec<Message> {
         Message::AdminRequest(AdminRequest::Status),
         Message::AdminRequest(AdminRequest::Reload),
         Message::AdminRequest(AdminRequest::Stop),
+        Message::AdminRequest(AdminRequest::Cancel { execution: "1-7".into() }),
+        Message::AdminRequest(AdminRequest::Result { id: "r-9".into() }),
         Message::AdminReply(AdminReply::Json(br#"{"daemon":{"pid":1}}"#.to_vec())),
         Message::AdminReply(AdminReply::Done { text: "reloaded".into() }),
         Message::AdminReply(AdminReply::Failed { text: "no".into() }),
+        Message::AdminReply(AdminReply::Text { text: "all of it".into() }),
     ]
 }
 
