@@ -32,9 +32,15 @@ use failure::Failure;
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the code failed, a check failed or the daemon refused; 64 wrong command line; 66 the code cannot be
-read; 69 no daemon can be reached, or it went away; 70 internal failure; 74 the output cannot be written; 76 the daemon
-speaks another protocol.";
+Exit codes:
+   0  done
+   1  the code failed or its result is incomplete, a check failed, or the daemon refused
+  64  wrong command line
+  66  the code to run cannot be read
+  69  no daemon can be reached, or it went away
+  70  internal failure
+  74  the output cannot be written
+  76  the daemon speaks another protocol";
 
 /// Looks after conductord, the daemon that runs TypeScript for language models.
 #[derive(Debug, Parser)]
@@ -68,6 +74,16 @@ enum Command {
     Stop,
     /// Make the daemon read its configuration again
     Reload,
+    /// End one running call
+    Cancel {
+        /// Id of the execution, as the daemon's log names it
+        execution: String,
+    },
+    /// Print a result that was too large for an answer
+    Result {
+        /// Id or address, as in the `resources` of the answer
+        id: String,
+    },
     /// Show the versions of this program, the daemon and Deno
     Version,
     /// Print completions for a shell
@@ -147,6 +163,8 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Doctor(JsonOption { json }) => doctor::examine(global, *json),
         Command::Stop => service::stop(global),
         Command::Reload => service::reload(global),
+        Command::Cancel { execution } => service::cancel(global, execution),
+        Command::Result { id } => service::result(global, id),
         Command::Version => service::version(global),
         Command::Completions { shell } => completions(*shell),
     }

@@ -90,6 +90,43 @@ fn the_code_comes_from_a_file_or_from_stdin() {
 }
 
 #[test]
+fn large_output_is_fetched_whole() {
+    let arguments = ["run", "-q", "-e", "x"];
+    let cut_run = |client: &mut daemon::Client| {
+        let (_, call) = client.until_call();
+        let mut result = result(&json!(0.1));
+        result["stdout"] = json!("a…");
+        result["truncated"] = json!({ "stdout": { "totalBytes": 5, "omittedBytes": 2 } });
+        result["resources"] = json!([{ "uri": "conductor://result/1", "name": "stdout", "bytes": 5 }]);
+        client.answer(&call, &result);
+        let read = client.hear().expect("a message");
+        assert_eq!(
+            (&read["method"], &read["params"]["uri"]),
+            (&json!("resources/read"), &json!("conductor://result/1"))
+        );
+        read
+    };
+    let whole = Home::new().run_against(
+        &arguments,
+        script(move |mut client| {
+            let read = cut_run(&mut client);
+            let result = json!({ "contents": [{ "uri": "conductor://result/1", "text": "a\nb\nc" }] });
+            client.say(&json!({ "jsonrpc": "2.0", "id": read["id"], "result": result }));
+        }),
+    );
+    let expected = Outcome { code: Some(0), stdout: "a\nb\nc\n0.1\n".into(), stderr: "err\n".into() };
+    assert_eq!(whole, expected);
+    let lost = Home::new().run_against(
+        &arguments,
+        script(move |mut client| {
+            cut_run(&mut client);
+        }),
+    );
+    assert_eq!(lost.stdout, "a…\n0.1\n");
+    lost.fails(1, "incomplete: ");
+}
+
+#[test]
 fn code_that_fails_is_exit_code_1() {
     for arguments in [&["run", "-e", "x"][..], &["run", "-e", "x", "--json"]] {
         let outcome = Home::new().run_against(
@@ -311,6 +348,30 @@ fn stop_waits_for_a_daemon_that_is_going_down_already() {
     };
     let outcome = Home::new().run_against(&["stop"], vec![Box::new(turn_away), Box::new(turn_away)]);
     assert_eq!(outcome.stdout, "conductord is not running\n", "{outcome:?}");
+}
+
+#[test]
+fn a_call_is_ended_and_a_kept_result_read_by_id() {
+    let outcome = Home::new().run_against(
+        &["cancel", "e-1"],
+        script(|mut client| {
+            client.welcome(1);
+            let request = client.reply(&AdminReply::Done { text: "e-1 was cancelled".into() });
+            assert_eq!(request, AdminRequest::Cancel { execution: "e-1".into() });
+        }),
+    );
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "e-1 was cancelled\n"));
+    for id in ["r-1", "conductor://result/r-1"] {
+        let outcome = Home::new().run_against(
+            &["result", id],
+            script(|mut client| {
+                client.welcome(1);
+                let request = client.reply(&AdminReply::Text { text: "[1]".into() });
+                assert_eq!(request, AdminRequest::Result { id: "r-1".into() });
+            }),
+        );
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "[1]"));
+    }
 }
 
 #[test]

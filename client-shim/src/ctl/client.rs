@@ -108,7 +108,9 @@ impl Admin {
             AdminReply::Json(json) => serde_json::from_slice(&json)
                 .map_err(|_| ClientError::Protocol { expected: "a JSON document" }),
             AdminReply::Failed { text } => Err(ClientError::Refused { text }),
-            AdminReply::Done { .. } => Err(ClientError::Protocol { expected: "a document" }),
+            AdminReply::Done { .. } | AdminReply::Text { .. } => {
+                Err(ClientError::Protocol { expected: "a document" })
+            }
         }
     }
 
@@ -117,7 +119,20 @@ impl Admin {
         match self.ask(request)? {
             AdminReply::Done { text } => Ok(text),
             AdminReply::Failed { text } => Err(ClientError::Refused { text }),
-            AdminReply::Json(_) => Err(ClientError::Protocol { expected: "an outcome" }),
+            AdminReply::Json(_) | AdminReply::Text { .. } => {
+                Err(ClientError::Protocol { expected: "an outcome" })
+            }
+        }
+    }
+
+    /// A stored result.
+    pub(super) fn result(&mut self, id: String) -> Result<String, ClientError> {
+        match self.ask(AdminRequest::Result { id })? {
+            AdminReply::Text { text } => Ok(text),
+            AdminReply::Failed { text } => Err(ClientError::Refused { text }),
+            AdminReply::Json(_) | AdminReply::Done { .. } => {
+                Err(ClientError::Protocol { expected: "a stored result" })
+            }
         }
     }
 
@@ -162,6 +177,16 @@ impl McpSession {
         self.connection.set_timeout(None)?;
         let meta = json!({ "progressToken": "run" });
         self.request("tools/call", json!({ "name": name, "arguments": arguments, "_meta": meta }), told)
+    }
+
+    /// The text of a resource.
+    pub(super) fn read_resource(&mut self, uri: &str) -> Result<String, ClientError> {
+        self.connection.set_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut answer = self.request("resources/read", json!({ "uri": uri }), &mut |_| {})?;
+        match answer.pointer_mut("/contents/0/text").map(Value::take) {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(ClientError::Protocol { expected: "a resource's text" }),
+        }
     }
 
     fn request(

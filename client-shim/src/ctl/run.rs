@@ -2,6 +2,7 @@
 
 mod code;
 mod report;
+mod result;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use super::progress::Spinner;
 use super::{GlobalOptions, exit_code};
 
 pub(super) use code::CodeError;
-pub(super) use report::RunResult;
+pub(super) use result::RunResult;
 
 /// The tool, as the daemon lists it.
 pub(super) const TOOL: &str = "run_deno_code";
@@ -80,15 +81,19 @@ pub(super) fn run(global: &GlobalOptions, options: &RunOptions) -> Result<u8, Fa
     let mut session = McpSession::open(&route)?;
     spinner.tell("running");
     let answer = session.call_tool(TOOL, arguments, &mut |text| spinner.tell(text));
-    drop(spinner);
     let document = structured(answer?)?;
-    let result = RunResult::read(&document)?;
+    let mut result = RunResult::read(&document)?;
+    if !options.json {
+        result.complete(&mut |uri| session.read_resource(uri));
+    }
+    drop(spinner);
     let shown = match options.json {
         true => report::write_json(&document, &mut io::stdout()),
         false => view(options).show(&result, &mut io::stdout().lock(), &mut io::stderr().lock()),
     };
     match shown {
-        Ok(()) => Ok(if result.is_success() { exit_code::OK } else { exit_code::FAILED }),
+        Ok(()) if result.is_success() && (options.json || result.is_whole()) => Ok(exit_code::OK),
+        Ok(()) => Ok(exit_code::FAILED),
         // What the code came to still counts when nobody reads its output.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !result.is_success() => {
             Ok(exit_code::FAILED)

@@ -1,4 +1,4 @@
-//! `conductorctl stop`, `reload` and `version`.
+//! The short commands: `conductorctl stop`, `reload`, `cancel`, `result` and `version`.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -53,9 +53,26 @@ pub(super) fn stop(global: &GlobalOptions) -> Result<u8, Failure> {
 }
 
 pub(super) fn reload(global: &GlobalOptions) -> Result<u8, Failure> {
+    command(global, AdminRequest::Reload)
+}
+
+pub(super) fn cancel(global: &GlobalOptions, execution: &str) -> Result<u8, Failure> {
+    command(global, AdminRequest::Cancel { execution: execution.to_owned() })
+}
+
+fn command(global: &GlobalOptions, request: AdminRequest) -> Result<u8, Failure> {
     let mut admin = Admin::connect(&global.route_to_running(ClientKind::Admin))?;
-    let text = admin.command(AdminRequest::Reload)?;
+    let text = admin.command(request)?;
     writeln!(io::stdout(), "{}", printable(&text))?;
+    Ok(exit_code::OK)
+}
+
+/// Prints a stored result as it is; its address will do for its id.
+pub(super) fn result(global: &GlobalOptions, id: &str) -> Result<u8, Failure> {
+    let id = id.strip_prefix("conductor://result/").unwrap_or(id);
+    let mut admin = Admin::connect(&global.route_to_running(ClientKind::Admin))?;
+    let text = admin.result(id.to_owned())?;
+    io::stdout().write_all(text.as_bytes())?;
     Ok(exit_code::OK)
 }
 

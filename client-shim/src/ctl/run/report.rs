@@ -2,61 +2,13 @@
 
 use std::io::{self, Write};
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::client::ClientError;
-use super::super::paint::{Paint, millis, printable};
+use super::super::paint::{Paint, millis, printable, size};
+use super::result::{RunError, RunResult, Timings};
 
 /// The name the daemon gives the code it was sent, in stacks.
 const SENT_NAME: &str = "main.ts:";
-
-/// The structured result of `run_deno_code`. Fields it does not have yet are ignored, fields it lacks are empty.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(in crate::ctl) struct RunResult {
-    status: String,
-    return_value: Value,
-    return_value_format: String,
-    stdout: String,
-    stderr: String,
-    pub(in crate::ctl) error: Option<RunError>,
-    pub(in crate::ctl) timings: Timings,
-    notes: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(in crate::ctl) struct RunError {
-    #[serde(rename = "type")]
-    kind: String,
-    pub(in crate::ctl) message: String,
-    line: Option<u32>,
-    column: Option<u32>,
-    code_frame: Option<String>,
-    stack: Option<String>,
-    cause: Vec<String>,
-    pub(in crate::ctl) hint: Option<String>,
-}
-
-/// Milliseconds.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(in crate::ctl) struct Timings {
-    pub(in crate::ctl) total: f64,
-    queue: f64,
-    run: f64,
-}
-
-impl RunResult {
-    pub(in crate::ctl) fn read(document: &Value) -> Result<Self, ClientError> {
-        Self::deserialize(document).map_err(|_| ClientError::Protocol { expected: "the result of a run" })
-    }
-
-    pub(in crate::ctl) fn is_success(&self) -> bool {
-        self.status == "success"
-    }
-}
 
 pub(super) fn write_json(document: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{document:#}")
@@ -88,12 +40,26 @@ impl View {
             false => write_lines(out, &result.stdout)?,
         }
         write_lines(err, &result.stderr)?;
-        if let Some(value) = self.value(result) {
-            writeln!(out, "{value}")?;
+        match self.value(result) {
+            // Half a value must not pass for one.
+            Some(value) if result.return_value_format == "preview" => writeln!(err, "{}", printable(&value))?,
+            Some(value) => writeln!(out, "{value}")?,
+            None => {}
         }
         out.flush()?;
         if let Some(error) = &result.error {
             self.write_error(error, err)?;
+        }
+        for (field, cut) in &result.truncated {
+            let (field, left_out, total) = (printable(field), size(cut.omitted_bytes), size(cut.total_bytes));
+            let label = self.stderr.warning("incomplete:");
+            writeln!(
+                err,
+                "{label} {left_out} of the {total} of {field} are left out; they are too large for an answer"
+            )?;
+        }
+        if !result.is_whole() {
+            writeln!(err, "{} write large data to a file in the workspace", self.stderr.warning("hint:"))?;
         }
         if !self.quiet {
             for note in &result.notes {
@@ -107,7 +73,7 @@ impl View {
     fn value(&self, result: &RunResult) -> Option<String> {
         let value = match (result.return_value_format.as_str(), &result.return_value) {
             ("json", value) => self.json(value),
-            ("inspect", Value::String(text)) => text.clone(),
+            ("inspect" | "preview", Value::String(text)) => text.clone(),
             _ => return None,
         };
         // Tells the value from the output above it; a pipe gets the value alone.
@@ -228,6 +194,18 @@ mod tests {
         assert_eq!(value(80, json!(null), "json"), "=> null\n");
         assert_eq!(value(80, json!("Map(0) {}"), "inspect"), "=> Map(0) {}\n");
         assert_eq!(value(80, json!(null), "none"), "");
+    }
+
+    #[test]
+    fn half_a_value_does_not_pass_for_one() {
+        let document = json!({
+            "status": "success", "returnValue": "[1…", "returnValueFormat": "preview",
+            "truncated": { "returnValue": { "totalBytes": 30 << 20, "omittedBytes": 29 << 20 } }
+        });
+        let (out, err) = shown(&View { quiet: true, ..PIPED }, &document);
+        let said = "incomplete: 29 MiB of the 30 MiB of returnValue are left out; they are too large for an answer\n\
+                    hint: write large data to a file in the workspace\n";
+        assert_eq!((out.as_str(), err), ("", format!("[1…\n{said}")));
     }
 
     #[test]
