@@ -6,7 +6,7 @@
 //! | [`connection`] | frames over the socket |
 //! | [`scan`], [`envelope`], [`lines`] | as much of JSON-RPC as a relay must know |
 //! | [`relay`] | what becomes of each message when daemons come and go; no I/O |
-//! | [`shim`] | the relay between standard streams and socket |
+//! | [`shim`], [`stdio`] | the relay between standard streams and socket |
 
 pub mod autostart;
 pub mod connect;
@@ -20,3 +20,4 @@ pub mod reach;
 pub mod relay;
 pub mod scan;
 pub mod shim;
+pub mod stdio;

@@ -12,10 +12,8 @@
 //! passed on without a thread switch, and a full pipe in one direction never stops the other. The [`Relay`] decides, under a
 //! lock that is never held during I/O.
 
-use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +33,7 @@ use crate::lines::{Line, Lines};
 use crate::reach::{Patience, Route};
 use crate::relay::{Effect, Relay, Verdict};
 use crate::scan::Scanner;
+use crate::stdio::Stdio;
 
 /// How long a daemon is looked for: shorter than the 30 s that clients wait for the answer to `initialize`.
 const REACH_TIME: Duration = Duration::from_secs(25);
@@ -61,9 +60,7 @@ pub fn run(socket: Option<PathBuf>) -> io::Result<ExitCode> {
         caller: Caller::this_process(ClientKind::Shim),
         autostart: Some(Autostart::of_this_process()),
     };
-    // Descriptors of our own: std's handles lock and buffer.
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (input, output) = (Stdio::input()?, Stdio::output()?);
     let shim = Arc::new(Shim {
         core: Mutex::default(),
         link_changed: Condvar::new(),
@@ -90,7 +87,7 @@ struct Shim {
     link_changed: Condvar,
     /// `end` or `link` is another one: the main thread waits for it, and is not woken for less.
     ended: Condvar,
-    output: Mutex<File>,
+    output: Mutex<Stdio>,
 }
 
 #[derive(Debug, Default)]
@@ -162,10 +159,13 @@ impl Shim {
             // A link that is gone needs no closing.
             link.shutdown(Shutdown::Write).ok();
         }
-        core.end = core.end.max(End::InputClosed);
+        if effects.is_empty() {
+            core.end = core.end.max(End::InputClosed);
+        }
         drop(core);
+        // The end waits for these answers; there is no link that could bring more.
         self.print_all(effects);
-        self.ended.notify_all();
+        self.end(End::InputClosed);
     }
 
     /// Sends one message of the client, on as many links as it takes, or answers it.

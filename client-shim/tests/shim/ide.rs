@@ -1,9 +1,9 @@
 //! The IDE's side, played by the test: starts the shim, writes its input, reads its output only when asked.
 
-use std::io::{Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -13,8 +13,8 @@ use crate::PATIENCE;
 
 pub(crate) struct Ide {
     shim: Child,
-    input: Option<ChildStdin>,
-    output: Option<ChildStdout>,
+    input: Option<PipeWriter>,
+    output: Option<PipeReader>,
     unread: Vec<u8>,
     words: Option<JoinHandle<String>>,
 }
@@ -34,11 +34,20 @@ impl Ide {
         command
     }
 
-    pub(crate) fn run(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn run(command: Command) -> Self {
+        Self::run_on(command, |_| {})
+    }
+
+    /// Runs the shim on pipes whose ends for the shim are prepared first.
+    pub(crate) fn run_on(mut command: Command, prepare: impl Fn(BorrowedFd<'_>)) -> Self {
+        let (stdin, input) = std::io::pipe().expect("a pipe");
+        let (output, stdout) = std::io::pipe().expect("a pipe");
+        prepare(stdin.as_fd());
+        prepare(stdout.as_fd());
+        command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         let mut shim = command.spawn().expect("the shim starts");
         let words = shim.stderr.take().map(|stderr| std::thread::spawn(move || read_all(stderr)));
-        Self { input: shim.stdin.take(), output: shim.stdout.take(), shim, unread: Vec::new(), words }
+        Self { input: Some(input), output: Some(output), shim, unread: Vec::new(), words }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -54,7 +63,7 @@ impl Ide {
     }
 
     /// Gives the input to another thread.
-    pub(crate) fn take_input(&mut self) -> ChildStdin {
+    pub(crate) fn take_input(&mut self) -> PipeWriter {
         self.input.take().expect("input is open")
     }
 

@@ -206,3 +206,25 @@ fn initialize_is_written_before_the_daemon_is_there() {
     assert_eq!(peer.receive(), initialize());
     assert_eq!(peer.receive(), call(1));
 }
+
+/// The flag belongs to the pipe: whoever started the shim may have set it.
+#[test]
+fn pipes_may_be_non_blocking() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let daemon = Daemon::listen();
+    let mut command = Ide::command();
+    command.arg("--socket").arg(&daemon.socket);
+    let mut ide = Ide::run_on(command, |shims_end| {
+        fcntl(shims_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+    });
+    let mut peer = daemon.accept();
+    ide.send(&initialize());
+    assert_eq!(peer.receive(), initialize());
+    let mut large = result(0);
+    large["result"]["text"] = "x".repeat(1 << 20).into();
+    peer.send(&large);
+    // Nobody reads until the pipe must be full: the shim takes the next request meanwhile.
+    ide.send(&call(1));
+    assert_eq!(peer.receive(), call(1));
+    assert_eq!(ide.receive(), large);
+}
