@@ -77,7 +77,8 @@ pub(super) fn configuration() -> Check {
     match output_of(&path, "--check") {
         Ok((status, _)) if status.success() => Check::ok(NAME, file),
         Ok((_, text)) if !text.trim().is_empty() => {
-            Check::fail_in_words(NAME, text.trim().trim_start_matches("conductord: "))
+            let check = Check::fail_in_words(NAME, text.trim().trim_start_matches("conductord: "));
+            Check { fix: check.fix.or_else(|| Some("repair it, then `conductorctl reload`".into())), ..check }
         }
         Ok((status, _)) => {
             Check::fail(NAME, format!("{DAEMON} --check failed ({status})"), format!("repair {file}"))
