@@ -23,7 +23,7 @@ const { isFinite } = Number;
 const { isView } = ArrayBuffer;
 const { min } = Math;
 const { parse, stringify } = JSON;
-const { inspect, unrefTimer } = Deno;
+const { inspect } = Deno;
 const deno = Deno;
 const exitProcess = Deno.exit;
 const NativePromise = Promise;
@@ -32,8 +32,8 @@ const NativeURL = URL;
 const SafeWeakSet = WeakSet;
 const AsyncFunction = (async () => {}).constructor;
 const internals = Deno[Deno.internal];
-const { isNativeError, isProxy, resources } = internals.core;
-const setTimer = setTimeout;
+// `setTimeout` would do for the timer, but merely naming it makes Deno load Node's timers: 6 ms of CPU per worker.
+const { cancelTimer, createSystemTimer, isNativeError, isProxy, resources } = internals.core;
 const loadProcess = getOwnPropertyDescriptor(globalThis, "process").get;
 
 // Turns a method into a function that takes its receiver first, for good.
@@ -138,6 +138,7 @@ let maxText = 1000;
 
 // Deeper values are shown, not sent: the daemon's JSON reader stops at 128.
 const MAX_JSON_DEPTH = 100;
+const MAX_INSPECT_DEPTH = 4; // the inspector's own default
 // Entries `inspect` may have to visit; keeps it well under a second for any value.
 const MAX_INSPECT_VISITS = 20_000;
 const NOT_JSON = { __proto__: null };
@@ -230,8 +231,9 @@ function visits(value, depth, budget) {
 // `value` as Deno's inspector shows it: never throws, and its cost is bounded whatever the value.
 function show(value) {
   try {
-    let depth = 4;
-    while (depth >= 0 && visits(value, depth, MAX_INSPECT_VISITS) >= MAX_INSPECT_VISITS) depth--;
+    // Upwards: merely listing the keys of a huge object takes long, so it is done at the first depth only.
+    let depth = -1;
+    while (depth < MAX_INSPECT_DEPTH && visits(value, depth + 1, MAX_INSPECT_VISITS) < MAX_INSPECT_VISITS) depth++;
     if (depth < 0) return "[value too large to show]";
     return inspect(value, bare({ depth, strAbbreviateSize: 10_000, colors: false }));
   } catch {
@@ -401,14 +403,13 @@ async function run({ code, api_name: apiName, globals, max_text }) {
 
 // Names what is still open if the loop lives on for a while. The timer itself does not keep it alive.
 function reportOpenHandles() {
-  handlesTimer = setTimer(() => {
+  handlesTimer = createSystemTimer(() => {
     try {
       writeFrame(`{"open":{"handles":[${openHandles()}]}}`);
     } catch {
       // Only a description: without it the daemon reports handles without names.
     }
-  }, 100);
-  unrefTimer(handlesTimer);
+  }, 100, false);
 }
 
 const MAX_HANDLES = 20;
@@ -480,8 +481,9 @@ function watchForTheEnd() {
 
 // ---- Life of the worker ----
 
-// Runs every path once, so that the one real run finds all code compiled and all inline caches filled. The daemon
-// throws away what comes before `ready`, on every stream.
+// Runs the paths of a good run once, so that the real one finds their code compiled and inline caches filled. Those of
+// errors and of shown values are left cold: they would cost every worker 3 ms of CPU. The daemon throws away what comes
+// before `ready`, on every stream.
 async function warm() {
   const job = bare({
     code: 'console.log("warm", { a: [1] }); console.error("warm"); await null; return { a: [1, "b", null, true] };',
@@ -490,11 +492,9 @@ async function warm() {
     max_text: 1000,
   });
   await run(parse(decode(decoder, encode(encoder, stringify(job)))));
-  clearTimeout(handlesTimer);
+  cancelTimer(handlesTimer);
   settled = false;
   delete globalThis.warm;
-  writeFrame(`{"warm":${encodeValue(new Map([[1, { a: [1n] }]]))}}`);
-  writeFrame(`{"warm":${thrownJson(new Error("warm", { cause: "warm" }))}}`);
   // Nobody listens to it yet.
   dispatchEvent(new Event("beforeunload", { cancelable: true }));
 }

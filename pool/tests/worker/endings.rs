@@ -22,7 +22,7 @@ async fn code_that_does_not_stop_ends_at_its_time_limit() {
     let table = [
         "console.log('partial'); for (;;);",
         "console.log('partial'); await new Promise(f => setTimeout(f, 1e6));",
-        "console.log('partial'); const turn = () => process.nextTick(turn); turn();",
+        "console.log('partial'); const turn = () => process.nextTick(turn); turn(); await new Promise(() => {});",
         "console.log('partial'); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);",
         "console.log('partial'); Deno.addSignalListener('SIGTERM', () => {}); process.kill(process.pid, 'SIGSTOP'); for (;;);",
         "console.log('partial'); /(a+)+$/.test('a'.repeat(40) + 'b');",

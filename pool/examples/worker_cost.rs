@@ -1,0 +1,128 @@
+//! Measures workers: boot, one trivial run, CPU, against a bare `deno run` of an empty file with the same flags.
+//!
+//! `cargo run -p conductor-pool --example worker_cost -- /path/to/deno [ROUNDS]`
+
+#![expect(clippy::print_stdout, reason = "its output is its purpose")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conductor_pool::{DenoSpawn, Grants, Job, RunLimits, SpawnConfig, WorkerSource as _, WorkerSpec};
+use nix::sys::resource::{UsageWho, getrusage};
+use tokio_util::sync::CancellationToken;
+
+/// Flags of a worker that a bare run needs as well, to do the same work.
+const BARE: [&str; 10] = [
+    "run",
+    "--no-prompt",
+    "--no-config",
+    "--no-lock",
+    "--no-remote",
+    "--no-npm",
+    "--cached-only",
+    "--node-modules-dir=none",
+    "--no-check",
+    "--v8-flags=--max-old-space-size=256",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    conductor_pool::launcher::run_if_asked();
+    let mut args = std::env::args().skip(1);
+    let deno = PathBuf::from(args.next().ok_or("usage: worker_cost DENO [ROUNDS]")?);
+    let rounds = args.next().map_or(Ok(40), |rounds| rounds.parse())?;
+    let dir = tempfile::tempdir()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(
+        &deno,
+        rounds,
+        dir.path(),
+    ))
+}
+
+async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn Error>> {
+    let source = DenoSpawn::new(SpawnConfig::new(dir.join("cache")));
+    let spec = Arc::new(WorkerSpec {
+        deno: deno.canonicalize()?,
+        workspace: dir.to_owned(),
+        grants: Grants::default(),
+        protected: BTreeSet::new(),
+        heap_mib: 256,
+        env: BTreeMap::new(),
+    });
+    let started = Instant::now();
+    source.boot(Arc::clone(&spec)).await?.retire().await;
+    println!("first boot, with the preparation of DENO_DIR: {:.1} ms", ms(started.elapsed()));
+
+    let empty = dir.join("empty.js");
+    std::fs::write(&empty, "")?;
+    let mut samples: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for _ in 0..rounds {
+        let mut add = |what, duration| samples.entry(what).or_default().push(ms(duration));
+        let (cpu, started) = (children_cpu()?, Instant::now());
+        bare(deno, &empty, &dir.join("bare"))?;
+        add("bare deno run, wall", started.elapsed());
+        add("bare deno run, CPU", children_cpu()? - cpu);
+
+        let (cpu, started) = (children_cpu()?, Instant::now());
+        let worker = source.boot(Arc::clone(&spec)).await?;
+        add("boot to ready, wall", started.elapsed());
+        // A call comes some time after the boot, when V8's helper threads have finished theirs.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let started = Instant::now();
+        let (report, reaped) = worker.run(trivial(), None, CancellationToken::new()).await;
+        add("run of `return 1`, wall", started.elapsed());
+        add("run of `return 1`, CPU", report.cpu);
+        let started = Instant::now();
+        reaped.await;
+        add("report to reaped, wall", started.elapsed());
+        add("worker's whole life, CPU", children_cpu()? - cpu);
+    }
+    for (what, samples) in &mut samples {
+        samples.sort_by(f64::total_cmp);
+        let at = |share: usize| samples[(samples.len() - 1) * share / 100];
+        println!("{what:26} p50 {:6.2}  p90 {:6.2}  min {:6.2} ms", at(50), at(90), at(0));
+    }
+    Ok(())
+}
+
+fn bare(deno: &Path, script: &Path, deno_dir: &Path) -> Result<(), Box<dyn Error>> {
+    let status = Command::new(deno)
+        .args(BARE)
+        .arg(script)
+        .env_clear()
+        .env("DENO_DIR", deno_dir)
+        .env("DENO_NO_UPDATE_CHECK", "1")
+        .stdin(Stdio::null())
+        .status()?;
+    if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", deno.display()).into()) }
+}
+
+fn trivial() -> Job {
+    Job {
+        execution_id: String::new(),
+        code: "return 1;".to_owned(),
+        api_name: "api".to_owned(),
+        globals: serde_json::Map::new(),
+        limits: RunLimits {
+            wall: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
+            max_output_bytes: 1 << 20,
+            max_result_bytes: 1 << 20,
+        },
+    }
+}
+
+/// CPU time of all children that have ended and been waited for.
+fn children_cpu() -> Result<Duration, Box<dyn Error>> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros =
+        |time: nix::sys::time::TimeVal| u64::try_from(nix::sys::time::TimeValLike::num_microseconds(&time));
+    Ok(Duration::from_micros(micros(usage.user_time())? + micros(usage.system_time())?))
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
