@@ -19,7 +19,7 @@ pub(crate) fn from_syntax_error(error: &SyntaxError) -> ErrorReport {
     ErrorReport {
         line: Some(error.line),
         column: Some(error.column),
-        code_frame: Some(error.code_frame.clone()),
+        code_frame: Some(error.code_frame.trim_end().to_owned()),
         hint: error.hint.clone(),
         ..ErrorReport::new(ErrorType::Syntax, format!("SyntaxError: {}", error.message))
     }
@@ -40,7 +40,7 @@ pub(crate) fn from_thrown(thrown: &Thrown, source: Source<'_>) -> ErrorReport {
     ErrorReport {
         line: place.map(|(line, _)| line),
         column: place.map(|(_, column)| column),
-        code_frame: place.map(|(line, column)| code_frame(source.text, line, column)),
+        code_frame: place.map(|(line, column)| code_frame(source.text, line, column).trim_end().to_owned()),
         stack: (!frames.is_empty()).then(|| frames.iter().map(Frame::text).collect::<Vec<_>>().join("\n")),
         cause: causes(thrown),
         hint: hint_for(kind, thrown),
