@@ -1,7 +1,5 @@
 //! rmcp's client over a child process, in each lifecycle it knows.
 
-use std::time::Duration;
-
 use conductor_tests::{DEADLINE, Daemon, binaries};
 use rmcp::RoleClient;
 use rmcp::model::{
@@ -13,6 +11,9 @@ use rmcp::service::{
 };
 use rmcp::transport::TokioChildProcess;
 use serde_json::{Value, json};
+
+/// Longer than any wait of these tests: a call that ends sooner was cancelled.
+const TIMEOUT_MS: u64 = 120_000;
 
 type Client = RunningService<RoleClient, ClientConfig>;
 
@@ -89,6 +90,6 @@ async fn connect(daemon: &Daemon, lifecycle: ClientLifecycleMode) -> Client {
 fn code(code: &str) -> CallToolRequestParams {
     let mut arguments = JsonObject::new();
     arguments.insert("deno_code".to_owned(), Value::from(code));
-    arguments.insert("timeout".to_owned(), Value::from(Duration::from_secs(120).as_millis() as u64));
+    arguments.insert("timeout".to_owned(), Value::from(TIMEOUT_MS));
     CallToolRequestParams::new("run_deno_code").with_arguments(arguments)
 }

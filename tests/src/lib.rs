@@ -7,12 +7,14 @@
 //! Answer    what a call of `run_deno_code` came to
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! clients   MCP clients written by others, fetched into the build directory
+//! bench     the benchmark
 //! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
 //! ```
 //!
 //! Every wait has a deadline, and a fixture that is dropped leaves nothing behind, or fails the test.
 
 pub mod answer;
+pub mod bench;
 pub mod binaries;
 pub mod clients;
 pub mod daemon;

@@ -1,0 +1,148 @@
+//! What the benchmark runs on: the programs as they are shipped, a daemon with default settings, and cold runs like its
+//! workers.
+
+use std::env;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_protocol::status::ProfileStatus;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cold::Cold;
+use super::session::Session;
+use crate::wait::wait_for;
+use crate::{DEADLINE, Home, Operator, binaries};
+
+/// After this long without a change the pool has as many idle workers as it wants.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// A daemon, and what a call without it takes.
+#[derive(Debug)]
+pub(super) struct Bed {
+    pub(super) home: Arc<Home>,
+    pub(super) cold: Cold,
+    /// Idle workers that the daemon keeps for a profile.
+    pub(super) idle_target: u64,
+    pub(super) shim: PathBuf,
+    daemon: Child,
+}
+
+impl Bed {
+    pub(super) fn new() -> Self {
+        let programs = build();
+        let home = Home::new();
+        let deno = binaries::deno();
+        let daemon = start(&home, &programs.join("conductord"), &deno);
+        let shim = programs.join("conductor-shim");
+        let (mut session, _) = Session::open(&mut shim_command(&home, &shim));
+        session.call("1 + 1");
+        let idle_target = settled(&home);
+        let worker = home.workers().first().expect("there are idle workers").pid;
+        let cold = Cold::like_worker(&home, deno, worker);
+        Self { home, cold, idle_target, shim, daemon }
+    }
+
+    pub(super) fn daemon_pid(&self) -> i32 {
+        self.daemon.id().cast_signed()
+    }
+
+    /// A session of the default profile.
+    pub(super) fn session(&self) -> Session {
+        self.timed_session().0
+    }
+
+    /// The same, with the time from the shim's start to its first answer.
+    pub(super) fn timed_session(&self) -> (Session, Duration) {
+        Session::open(&mut self.shim_command())
+    }
+
+    fn shim_command(&self) -> Command {
+        shim_command(&self.home, &self.shim)
+    }
+
+    /// A session of a profile that no other session has.
+    pub(super) fn session_of_new_profile(&self, name: &str) -> Session {
+        let grant = format!("allow-net={name}.invalid");
+        Session::open(self.shim_command().env("MCP_CONDUCTOR_RUN_ARGS", grant)).0
+    }
+
+    /// Waits until nothing runs or boots and a profile has all its idle workers.
+    pub(super) fn wait_until_quiet(&self) {
+        wait_for("the pool is quiet", DEADLINE, || {
+            let profiles = profiles(&self.home);
+            let quiet = profiles.iter().all(|profile| profile.busy + profile.booting + profile.queued == 0);
+            let full = profiles.iter().any(|profile| profile.idle == self.idle_target);
+            if quiet && full { Ok(()) } else { Err(format!("{profiles:#?}")) }
+        });
+    }
+
+    /// Waits until the pool has stopped changing; gives the number of its workers.
+    pub(super) fn settle(&self) -> u64 {
+        settled(&self.home)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        kill(Pid::from_raw(self.daemon_pid()), Signal::SIGTERM).ok();
+        self.daemon.wait().expect("it is a child");
+    }
+}
+
+/// Builds the programs the way this one was built; gives the directory that they are in.
+fn build() -> PathBuf {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["build", "--locked", "--package", "conductor-daemon", "--package", "conductor-client"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let target = conductor_deno::testing::target_dir();
+    let status = command.arg("--target-dir").arg(&target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(status.expect("cargo starts").success(), "the programs cannot be built");
+    let here = env::current_exe().expect("a running program has an executable");
+    here.parent().expect("it is in a directory").to_owned()
+}
+
+fn start(home: &Home, conductord: &Path, deno: &Path) -> Child {
+    let mut command = home.command(conductord);
+    command.arg("--socket").arg(home.socket()).arg("--deno").arg(deno);
+    let stderr = File::create(home.path("stderr")).expect("a file");
+    let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+    let daemon = daemon.expect("conductord starts");
+    wait_for("the daemon has found Deno", DEADLINE, || match Operator::status(&home.socket()) {
+        Ok(status) if status.deno.state == "ready" => Ok(()),
+        Ok(status) => Err(format!("{:?}", status.deno)),
+        Err(error) => Err(error.to_string()),
+    });
+    daemon
+}
+
+fn shim_command(home: &Home, shim: &Path) -> Command {
+    let mut command = home.command(shim);
+    command.env("CONDUCTOR_SOCKET", home.socket()).env("CONDUCTOR_NO_AUTOSTART", "1");
+    command
+}
+
+fn profiles(home: &Home) -> Vec<ProfileStatus> {
+    Operator::status(&home.socket()).expect("the daemon answers").pool.profiles
+}
+
+fn settled(home: &Home) -> u64 {
+    let count = || -> u64 {
+        let profiles = profiles(home);
+        let booting: u64 = profiles.iter().map(|profile| profile.booting + profile.busy).sum();
+        // An unsettled pool never equals the one before.
+        if booting > 0 { u64::MAX } else { profiles.iter().map(|profile| profile.idle).sum() }
+    };
+    wait_for("the pool settles", DEADLINE, || {
+        let before = count();
+        std::thread::sleep(SETTLED);
+        let after = count();
+        if before == after && after != u64::MAX { Ok(after) } else { Err(format!("{before}, then {after}")) }
+    })
+}

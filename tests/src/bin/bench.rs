@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    conductor_tests::bench::main_impl()
+}
