@@ -8,6 +8,7 @@ mod completion;
 mod edits;
 mod error;
 mod names;
+mod nesting;
 mod parse;
 mod position;
 mod rewrite;

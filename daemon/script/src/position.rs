@@ -5,18 +5,41 @@ use crate::edits::is_line_end;
 
 /// The line and column of a byte offset; an offset past the end counts as the end.
 pub(crate) fn line_column(text: &str, offset: usize) -> (u32, u32) {
-    let offset = floor_char(text, offset);
-    let (mut line, mut start) = (1, 0);
-    for (from, to) in lines(text) {
-        if from > offset {
-            break;
-        }
-        (line, start) = (line + u32::from(from > 0), from);
-        if offset < to {
-            break;
-        }
+    Cursor::new(text).advance(offset)
+}
+
+/// Finds the lines and columns of many offsets in one pass, as long as they rise.
+#[derive(Debug)]
+pub(crate) struct Cursor<'t> {
+    text: &'t str,
+    offset: usize,
+    line: u32,
+    column: u32,
+}
+
+impl<'t> Cursor<'t> {
+    pub(crate) fn new(text: &'t str) -> Self {
+        Self { text, offset: 0, line: 1, column: 1 }
     }
-    (line, 1 + utf16_len(&text[start..offset]))
+
+    pub(crate) fn advance(&mut self, offset: usize) -> (u32, u32) {
+        if offset < self.offset {
+            *self = Self::new(self.text);
+        }
+        for c in self.text[self.offset..].chars() {
+            if self.offset + c.len_utf8() > offset {
+                break;
+            }
+            self.offset += c.len_utf8();
+            let is_crlf = c == '\r' && self.text[self.offset..].starts_with('\n');
+            if is_line_end(c) && !is_crlf {
+                (self.line, self.column) = (self.line + 1, 1);
+            } else {
+                self.column += if c.len_utf16() == 2 { 2 } else { 1 };
+            }
+        }
+        (self.line, self.column)
+    }
 }
 
 /// The byte offset of a line and column; a column past the end of its line counts as the end of the line.
@@ -46,16 +69,4 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
         next = to;
         Some((from, to.unwrap_or(text.len())))
     })
-}
-
-fn utf16_len(text: &str) -> u32 {
-    u32::try_from(text.encode_utf16().count()).unwrap_or(u32::MAX)
-}
-
-fn floor_char(text: &str, offset: usize) -> usize {
-    let mut offset = offset.min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    offset
 }

@@ -8,7 +8,7 @@ use oxc_ast::ast::{Expression, Statement};
 use crate::edits::{PositionMap, is_line_end};
 use crate::error::SyntaxError;
 use crate::parse;
-use crate::position::{line_column, offset};
+use crate::position::{Cursor, line_column, offset};
 use crate::rewrite::{rewrite, skip_blank};
 
 /// A program, ready to run.
@@ -50,7 +50,10 @@ impl Script {
 /// A program that as a whole can be read as an expression beginning with `{` is one, as in a REPL: `{a: 1}` is an object
 /// and not a block with a label. Comments around it do not matter, a semicolon behind it does.
 pub fn prepare(source: &str) -> Result<Script, SyntaxError> {
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    stacker::grow(parse::STACK_BYTES, || prepare_here(source.strip_prefix('\u{feff}').unwrap_or(source)))
+}
+
+fn prepare_here(source: &str) -> Result<Script, SyntaxError> {
     let braced = Program::braced(source).map(|program| program.prepare());
     if let Some(Ok(script)) = braced {
         return Ok(script);
@@ -103,8 +106,9 @@ impl<'s> Program<'s> {
             // Made text, so that what stands between the parentheses maps to the user's columns.
             rewritten.edits.replace(open, open + 1, "(");
         }
+        let mut cursor = Cursor::new(self.source);
         let imports = rewritten.imports.into_iter().map(|site| {
-            let (line, column) = line_column(self.source, self.rebase(site.offset) as usize);
+            let (line, column) = cursor.advance(self.rebase(site.offset) as usize);
             Import { specifier: site.specifier, line, column, dynamic: site.dynamic }
         });
         let imports = imports.collect();
