@@ -13,7 +13,7 @@ use crate::BUILD;
 use crate::store::URI_PREFIX;
 use crate::supervisor::{Command, Shared};
 
-/// Serves requests until the operator closes the connection or sends something that is none.
+/// Serves requests until the operator closes the connection or sends something that is none, or the daemon goes down.
 pub(crate) async fn serve(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
@@ -21,15 +21,21 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let mut chunk = [0; 1024];
+    let mut phase = shared.phase();
     loop {
         let payload = match decoder.next_frame() {
             Ok(Some(payload)) => payload,
-            Ok(None) => match reader.read(&mut chunk).await {
-                Ok(0) | Err(_) => return,
-                Ok(n) => {
-                    decoder.push(&chunk[..n]);
-                    continue;
-                }
+            Ok(None) => tokio::select! {
+                // Cancel-safe: what was read is in the decoder before the next await.
+                read = reader.read(&mut chunk) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(n) => {
+                        decoder.push(&chunk[..n]);
+                        continue;
+                    }
+                },
+                // Cancel-safe: waits for a flag. An operator who only watches must not hold the daemon up.
+                _draining = phase.wait_for(|phase| phase.is_draining()) => return,
             },
             Err(_) => return,
         };

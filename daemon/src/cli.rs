@@ -15,7 +15,7 @@ use crate::supervisor::{self, StartError};
 #[command(name = "conductord", version, after_help = AFTER_HELP)]
 pub struct Options {
     /// Unix socket to listen on [default: $XDG_RUNTIME_DIR/conductor/conductord.sock]
-    #[arg(long, value_name = "PATH", env = conductor_protocol::endpoint::SOCKET_VARIABLE)]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Configuration file [default: ~/.config/conductor/config.toml, which may be missing]
     #[arg(long, value_name = "FILE")]

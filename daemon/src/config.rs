@@ -110,7 +110,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration {} {why}\nhint: {hint}", .path.display())]
     Untrusted { path: PathBuf, why: &'static str, hint: String },
-    #[error("the configuration {} is wrong\n{text}", .path.display())]
+    #[error("the configuration {} is wrong\n{text}\nhint: repair it; `conductord --check` says whether it is right", .path.display())]
     Syntax { path: PathBuf, text: String },
     #[error("the configuration {} is wrong: {key}: {why}", .path.display())]
     Value { path: PathBuf, key: String, why: String },

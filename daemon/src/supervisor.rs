@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use conductor_pool::spawn::{DenoSpawn, SpawnConfig};
 use conductor_pool::status::profile_id;
 use conductor_pool::{PoolConfig, PoolHandle};
-use conductor_protocol::endpoint::{Surroundings, candidates};
+use conductor_protocol::endpoint::{SOCKET_VARIABLE, Surroundings, candidates};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -188,9 +188,11 @@ pub(crate) fn run(options: &Options) -> Result<u8, StartError> {
 }
 
 fn surroundings(options: &Options, env: &BTreeMap<String, String>, dirs: &Dirs) -> Surroundings {
+    // Set to nothing means not set, as for the clients.
+    let non_empty = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     Surroundings {
-        explicit: options.socket.clone(),
-        runtime_dir: env.get("XDG_RUNTIME_DIR").map(PathBuf::from),
+        explicit: options.socket.clone().or_else(|| non_empty(SOCKET_VARIABLE)),
+        runtime_dir: non_empty("XDG_RUNTIME_DIR"),
         uid: nix::unistd::geteuid().as_raw(),
         home: Some(dirs.home.clone()),
     }

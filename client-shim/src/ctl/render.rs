@@ -116,6 +116,12 @@ impl Page {
                 self.line(&format!("{label} {}", hang(&printable(error), 4)));
             }
         }
+        for (session, call) in
+            sessions.iter().flat_map(|session| session.running.iter().map(move |call| (session, call)))
+        {
+            let (execution, age) = (printable(&call.execution), span(call.age_ms));
+            self.line(&format!("  session {} runs {execution} for {age}", session.id));
+        }
     }
 
     fn executions(&mut self, totals: &ExecutionTotals, latency: &[LatencyStatus]) {
