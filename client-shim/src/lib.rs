@@ -6,6 +6,7 @@
 //! | [`connection`] | frames over the socket |
 //! | [`scan`], [`envelope`], [`lines`] | as much of JSON-RPC as a relay must know |
 //! | [`relay`] | what becomes of each message when daemons come and go; no I/O |
+//! | [`ctl`] | the operator's program |
 //! | [`shim`], [`stdio`] | the relay between standard streams and socket |
 
 pub mod autostart;

@@ -17,7 +17,11 @@
 //! message waits except in `Live` and `Failed`, so nothing is queued here: what the client sends meanwhile stays in its pipe.
 //! While `Restoring` only the effects' messages are written, while `Live` only the client's.
 
+mod session;
+
 use std::collections::VecDeque;
+
+use session::{Remembered, Session};
 
 use crate::envelope::{self, Envelope, Id, Kind};
 
@@ -86,30 +90,6 @@ struct Writing {
     losses: u64,
     /// The request's id; none for other messages.
     id: Option<Id>,
-}
-
-/// What a new daemon must be told to go on where the last one was.
-#[derive(Debug, Default)]
-struct Session {
-    initialize: Option<Remembered>,
-    initialized: Option<Vec<u8>>,
-    level: Option<Remembered>,
-    /// By URI.
-    subscriptions: Vec<(String, Remembered)>,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    envelope: Envelope,
-    json: Vec<u8>,
-}
-
-impl Remembered {
-    /// Its request is not answered yet. Clients use ids again, so the id alone does not tell.
-    fn is_among(&self, pending: &[Pending]) -> bool {
-        let Envelope { id, method, uri, .. } = &self.envelope;
-        pending.iter().any(|p| Some(&p.id) == id.as_ref() && p.method == *method && p.uri == *uri)
-    }
 }
 
 #[derive(Debug)]
@@ -200,7 +180,7 @@ impl Relay {
                     self.wait()
                 }
                 _ => {
-                    self.remember(envelope, json);
+                    self.session.remember(envelope, json);
                     Verdict::Done(None)
                 }
             },
@@ -225,7 +205,7 @@ impl Relay {
                     )));
                 }
                 self.supersede(envelope);
-                self.remember(envelope, json);
+                self.session.remember(envelope, json);
                 self.admit(id, envelope, json);
                 None
             }
@@ -244,7 +224,7 @@ impl Relay {
                 None
             }
             _ => {
-                self.remember(envelope, json);
+                self.session.remember(envelope, json);
                 None
             }
         };
@@ -278,7 +258,7 @@ impl Relay {
             if ok || envelope.kind == Kind::Response {
                 return Verdict::Done(None);
             }
-            self.unremember(envelope);
+            self.session.unremember(envelope);
             return self.client(envelope, json);
         };
         let Some(at) = self.pending.iter().rposition(|pending| pending.id == id) else {
@@ -288,14 +268,14 @@ impl Relay {
         if ok && pending.kept.is_none() {
             return Verdict::Done(Some(lost_answer(&id)));
         }
-        self.unremember(envelope);
+        self.session.unremember(envelope);
         self.client(envelope, json)
     }
 
     /// A daemon has answered the handshake. When the effects are done, [`Self::settle`] is called.
     pub fn connected(&mut self) -> Vec<Effect> {
         let initialize =
-            self.session.initialize.as_ref().filter(|initialize| !initialize.is_among(&self.pending));
+            self.session.initialize.as_ref().filter(|initialize| !is_pending(initialize, &self.pending));
         let Some(initialize) = initialize else { return self.restore() };
         let id = own_id(self.own_ids + 1);
         let json = initialize.envelope.with_id(&initialize.json, &id);
@@ -315,9 +295,7 @@ impl Relay {
             |requests: Vec<&Pending>| -> Vec<_> { requests.iter().filter_map(|p| p.kept.clone()).collect() };
         let (mut messages, later) = (kept(first), kept(later));
         messages.extend(self.session.initialized.clone());
-        let renewed =
-            self.session.level.iter().chain(self.session.subscriptions.iter().map(|(_, request)| request));
-        for request in renewed.filter(|request| !request.is_among(&self.pending)) {
+        for request in self.session.settings().filter(|request| !is_pending(request, &self.pending)) {
             self.own_ids += 1;
             let id = own_id(self.own_ids);
             messages.push(request.envelope.with_id(&request.json, &id));
@@ -496,36 +474,12 @@ impl Relay {
             }
         }
     }
+}
 
-    fn remember(&mut self, envelope: &Envelope, json: &[u8]) {
-        let remembered = || Remembered { envelope: envelope.clone(), json: json.to_vec() };
-        let session = &mut self.session;
-        match (envelope.method.as_str(), &envelope.uri) {
-            ("initialize", _) => *session = Session { initialize: Some(remembered()), ..Session::default() },
-            ("notifications/initialized", _) if session.initialize.is_some() => {
-                session.initialized = Some(json.to_vec());
-            }
-            ("logging/setLevel", _) => session.level = Some(remembered()),
-            ("resources/subscribe", Some(uri)) => {
-                session.subscriptions.retain(|(known, _)| known != uri);
-                let used: usize = session.subscriptions.iter().map(|(_, memory)| memory.json.len()).sum();
-                if used + json.len() <= MAX_KEPT_BYTES {
-                    session.subscriptions.push((uri.clone(), remembered()));
-                }
-            }
-            ("resources/unsubscribe", Some(uri)) => session.subscriptions.retain(|(known, _)| known != uri),
-            _ => {}
-        }
-    }
-
-    /// The message was not sent after all, and will be: a new daemon must not get it twice.
-    fn unremember(&mut self, envelope: &Envelope) {
-        match envelope.method.as_str() {
-            "initialize" => self.session.initialize = None,
-            "notifications/initialized" => self.session.initialized = None,
-            _ => {}
-        }
-    }
+/// The remembered request is not answered yet. Clients use ids again, so the id alone does not tell.
+fn is_pending(remembered: &Remembered, pending: &[Pending]) -> bool {
+    let Envelope { id, method, uri, .. } = &remembered.envelope;
+    pending.iter().any(|p| Some(&p.id) == id.as_ref() && p.method == *method && p.uri == *uri)
 }
 
 fn own_id(n: u64) -> Id {
