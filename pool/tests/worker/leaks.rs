@@ -184,8 +184,13 @@ fn be_a_daemon() {
         let idle_worker = bench.boot(&bench.spec()).await.unwrap();
         let busy = bench.boot(&bench.spec()).await.unwrap();
         let (idle, busy_pid) = (idle_worker.identity().pid, busy.identity().pid);
+        let (events, mut received) = tokio::sync::mpsc::channel(1);
+        let code = "console.log('busy'); for (;;);";
+        let running = tokio::spawn(busy.run(job(code), Some(events), CancellationToken::new()));
+        // Only code that runs tells the kernel's signal from the end of the command pipe, at which an idle worker ends.
+        received.recv().await.unwrap();
         println!("daemon {idle} {busy_pid} {}", bench.dir.path().display());
-        let (_, reaped) = busy.run(job("for (;;);"), None, CancellationToken::new()).await;
+        let (_, reaped) = running.await.unwrap();
         reaped.await;
     });
 }
