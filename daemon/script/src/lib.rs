@@ -7,6 +7,7 @@
 mod completion;
 mod edits;
 mod error;
+mod hint;
 mod names;
 mod nesting;
 mod parse;

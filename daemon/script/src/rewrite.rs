@@ -32,12 +32,12 @@ pub(crate) struct ImportSite {
     pub(crate) dynamic: bool,
 }
 
-/// Valid syntax that cannot be run here.
+/// A program that parses but cannot be run here.
 #[derive(Debug)]
-pub(crate) struct Unsupported {
+pub(crate) struct Refusal {
     pub(crate) offset: u32,
-    pub(crate) message: &'static str,
-    pub(crate) hint: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: Option<&'static str>,
 }
 
 /// What the walk found.
@@ -46,7 +46,7 @@ pub(crate) struct Rewritten {
     pub(crate) edits: Edits,
     pub(crate) names: Names,
     pub(crate) imports: Vec<ImportSite>,
-    pub(crate) unsupported: Option<Unsupported>,
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// Walks `program` and collects the edits.
@@ -59,7 +59,7 @@ pub(crate) fn rewrite<'a>(source: &'a str, program: &Program<'a>, scoping: &Scop
             edits: Edits::default(),
             names: Names::new(source),
             imports: Vec::new(),
-            unsupported: None,
+            refusal: None,
         },
         variables: Vec::new(),
         replaced: HashMap::new(),
@@ -101,6 +101,7 @@ impl<'a> Rewriter<'_, 'a> {
             self.variables.push(value.clone());
         }
         self.out.edits.head("\"use strict\";", 0);
+        self.refuse_repeated_functions(program);
         self.hoist_imports(program);
         for directive in &program.directives {
             self.value_of(directive.span, directive.expression.span);
@@ -188,8 +189,12 @@ impl<'a> Rewriter<'_, 'a> {
         })
     }
 
-    fn unsupported(&mut self, offset: u32, message: &'static str, hint: &'static str) {
-        self.out.unsupported.get_or_insert(Unsupported { offset, message, hint });
+    fn unsupported(&mut self, offset: u32, message: &str, hint: &'static str) {
+        self.refuse(Refusal { offset, message: message.to_owned(), hint: Some(hint) });
+    }
+
+    fn refuse(&mut self, refused: Refusal) {
+        self.out.refusal.get_or_insert(refused);
     }
 }
 
@@ -345,7 +350,7 @@ impl<'a> Visit<'a> for Rewriter<'_, 'a> {
     }
 
     fn visit_export_named_declaration(&mut self, it: &ExportNamedDeclaration<'a>) {
-        self.erase_whole(it.span);
+        self.export_names(it);
     }
 
     fn visit_ts_namespace_export_declaration(&mut self, it: &TSNamespaceExportDeclaration<'a>) {

@@ -7,7 +7,8 @@ use oxc_ast::ast::{Expression, Statement};
 
 use crate::edits::{PositionMap, is_line_end};
 use crate::error::SyntaxError;
-use crate::parse;
+use crate::hint::{hint, is_fenced};
+use crate::parse::{self, jsx_at};
 use crate::position::{Cursor, line_column, offset};
 use crate::rewrite::{rewrite, skip_blank};
 
@@ -54,6 +55,10 @@ pub fn prepare(source: &str) -> Result<Script, SyntaxError> {
 }
 
 fn prepare_here(source: &str) -> Result<Script, SyntaxError> {
+    if is_fenced(source) {
+        let offset = source.len() - source.trim_start().len();
+        return Err(refuse(source, offset, "The code is in a Markdown fence".to_owned()));
+    }
     let braced = Program::braced(source).map(|program| program.prepare());
     if let Some(Ok(script)) = braced {
         return Ok(script);
@@ -64,8 +69,19 @@ fn prepare_here(source: &str) -> Result<Script, SyntaxError> {
         (Err(first), Some(Err(second))) if (second.line, second.column) > (first.line, first.column) => {
             Err(second)
         }
-        (as_written, _) => as_written,
+        (Err(error), _) => Err(jsx_at(source).map_or(error, |offset| refuse_jsx(source, offset as usize))),
+        (script, _) => script,
     }
+}
+
+fn refuse(source: &str, offset: usize, message: String) -> SyntaxError {
+    let hint = hint(source, offset, &message).map(str::to_owned);
+    SyntaxError::at(source, offset, message, hint)
+}
+
+fn refuse_jsx(source: &str, offset: usize) -> SyntaxError {
+    let hint = "build the text with a template literal, or call a library's element function instead of JSX";
+    SyntaxError::at(source, offset, "JSX cannot be run here", Some(hint.to_owned()))
 }
 
 /// What is parsed: the user's source, or the same in parentheses.
@@ -92,15 +108,16 @@ impl<'s> Program<'s> {
     fn prepare(&self) -> Result<Script, SyntaxError> {
         let allocator = Allocator::default();
         let parsed = parse::parse(&allocator, &self.text)
-            .map_err(|error| self.refuse(error.offset, error.message, None))?;
+            .map_err(|error| refuse(self.source, self.rebase(error.offset) as usize, error.message))?;
         if let Some(open) = self.braced
             && !is_sole_parenthesis(parsed.program, open)
         {
-            return Err(self.refuse(0, String::new(), None));
+            return Err(refuse(self.source, 0, "Unexpected token ')'".to_owned()));
         }
         let mut rewritten = rewrite(&self.text, parsed.program, &parsed.scoping);
-        if let Some(it) = rewritten.unsupported {
-            return Err(self.refuse(it.offset as usize, it.message.to_owned(), Some(it.hint.to_owned())));
+        if let Some(it) = rewritten.refusal {
+            let offset = self.rebase(it.offset) as usize;
+            return Err(SyntaxError::at(self.source, offset, it.message, it.hint.map(str::to_owned)));
         }
         if let Some(open) = self.braced {
             // Made text, so that what stands between the parentheses maps to the user's columns.
@@ -115,11 +132,6 @@ impl<'s> Program<'s> {
         let (code, map) = rewritten.edits.apply(&self.text, |offset| self.rebase(offset));
         let (api_name, source) = (rewritten.names.api().to_owned(), self.source.to_owned());
         Ok(Script { code, api_name, imports, source, map })
-    }
-
-    fn refuse(&self, offset: usize, message: String, hint: Option<String>) -> SyntaxError {
-        let offset = self.rebase(u32::try_from(offset).unwrap_or(u32::MAX));
-        SyntaxError::at(self.source, offset as usize, message, hint)
     }
 
     /// From an offset of the parsed text to one of the user's source.

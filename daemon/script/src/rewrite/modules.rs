@@ -5,6 +5,8 @@
 //! binding live. As in Deno, an import of which no name is used as a value is dropped; `import "m"` and `import {} from
 //! "m"` are kept.
 
+use std::collections::HashSet;
+
 use oxc_ast::ast::*;
 use oxc_ast_visit::Visit;
 use oxc_semantic::SymbolId;
@@ -12,7 +14,7 @@ use oxc_span::{GetSpan, Span};
 use oxc_syntax::scope::ScopeFlags;
 
 use super::enums::Export;
-use super::{ImportSite, Rewriter};
+use super::{ImportSite, Refusal, Rewriter};
 
 impl<'a> Rewriter<'_, 'a> {
     /// Adds the imports to the head of the program and learns which names they bind.
@@ -202,6 +204,46 @@ impl<'a> Rewriter<'_, 'a> {
                 if matches!(other, Declaration::VariableDeclaration(_)) {
                     self.end_erased(it.span);
                 }
+            }
+        }
+    }
+
+    /// `export {a, b as c}` is only checked.
+    pub(super) fn export_names(&mut self, it: &ExportNamedDeclaration<'a>) {
+        let values = it.specifiers.iter().filter(|it| it.export_kind.is_value());
+        for specifier in values.filter(|_| it.export_kind.is_value()) {
+            let ModuleExportName::IdentifierReference(name) = &specifier.local else { continue };
+            let symbol = name.reference_id.get().and_then(|id| self.scoping.get_reference(id).symbol_id());
+            if symbol.is_none() {
+                let message = format!("Export '{}' is not defined in module", name.name);
+                self.refuse(Refusal { offset: name.span.start, message, hint: None });
+            }
+        }
+        self.erase_whole(it.span);
+    }
+
+    /// A module declares a function once; the body of a function may do so twice.
+    pub(super) fn refuse_repeated_functions(&mut self, program: &Program<'a>) {
+        let mut names = HashSet::new();
+        for statement in &program.body {
+            let function = match statement {
+                Statement::FunctionDeclaration(it) => Some(it),
+                Statement::ExportDeclaration(it) => match &it.declaration {
+                    Declaration::FunctionDeclaration(it) => Some(it),
+                    _ => None,
+                },
+                Statement::ExportDefaultDeclaration(it) => match &it.declaration {
+                    ExportDefaultDeclarationKind::FunctionDeclaration(it) => Some(it),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let Some(id) = function.filter(|it| it.body.is_some()).and_then(|it| it.id.as_ref()) else {
+                continue;
+            };
+            if !names.insert(id.name) {
+                let message = format!("Identifier `{}` has already been declared", id.name);
+                self.refuse(Refusal { offset: id.span.start, message, hint: None });
             }
         }
     }
