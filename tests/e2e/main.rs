@@ -1,6 +1,16 @@
 //! End-to-end tests: real daemon, real shim, real Deno, real sockets. One module for each promise.
 //!
-//! Cargo runs as many tests at once as there are CPUs, and each daemon keeps a few Deno processes; where a test only reads,
-//! daemons are shared.
+//! Each test has a home and a daemon of its own, so tests cannot disturb each other; cargo runs as many at once as there are
+//! CPUs.
 
+mod cache;
+mod cancellation;
+mod faults;
+mod input;
+mod lifecycle;
+mod parallel;
+mod profile;
+mod progress;
+mod recovery;
+mod status;
 mod tool;

@@ -101,12 +101,12 @@ impl Operator {
         }
     }
 
-    /// Closes the sending side only.
+    /// How long a write may wait for the daemon to read.
     ///
     /// # Errors
     /// The connection is gone.
-    pub fn finish_sending(&mut self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
+    pub fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(time))
     }
 }
 

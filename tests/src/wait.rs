@@ -1,5 +1,6 @@
 //! Waiting for a condition.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// Between two looks at something that nobody announces.
@@ -10,7 +11,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// # Panics
 /// The deadline is over; the text tells what was waited for and the last state.
 #[track_caller]
-pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn wait_for<T, S: Display>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T, S>) -> T {
     let until = Instant::now() + deadline;
     loop {
         match look() {
