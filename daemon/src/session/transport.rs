@@ -152,13 +152,17 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTrans
                 self.eof.cancel();
                 return None;
             }
-            readable = match self.reader.read(&mut self.chunk).await {
-                Ok(0) | Err(_) => false,
-                Ok(n) => {
-                    self.decoder.push(&self.chunk[..n]);
-                    self.decode()
-                }
-            };
+            // A client that reads no answers is not read either: rmcp starts each request at once, so nothing else
+            // bounds the answers that wait. Those wait in turn, so there is room only once they all have a place.
+            let has_room = self.outgoing.reserve().await.is_ok();
+            readable = has_room
+                && match self.reader.read(&mut self.chunk).await {
+                    Ok(0) | Err(_) => false,
+                    Ok(n) => {
+                        self.decoder.push(&self.chunk[..n]);
+                        self.decode()
+                    }
+                };
         }
     }
 
