@@ -13,6 +13,9 @@ use conductor_tests::{DEADLINE, Daemon, Home, Operator, Process, Shim, operator,
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+/// Idle workers of the one profile in each of these tests.
+const IDLE: u64 = 2;
+
 /// What a daemon holds when nothing runs.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
@@ -22,7 +25,11 @@ struct Held {
 
 /// Waits until nothing runs and all idle workers are there.
 fn at_rest(daemon: &Daemon, sessions: usize) -> Held {
-    daemon.wait_until_quiet(sessions);
+    daemon.wait_for_status("nothing runs and the idle workers are back", |status| {
+        let [profile] = &status.pool.profiles[..] else { return false };
+        let is_quiet = profile.busy == 0 && profile.booting == 0 && profile.queued == 0;
+        status.sessions.len() == sessions && is_quiet && profile.idle == IDLE
+    });
     Held { descriptors: daemon.descriptors(), processes: daemon.children().len() }
 }
 
@@ -30,11 +37,7 @@ fn at_rest(daemon: &Daemon, sessions: usize) -> Held {
 fn is_back_at(before: &Held, daemon: &Daemon, sessions: usize) {
     wait_for("descriptors and processes are back at the start", DEADLINE, || {
         let now = at_rest(daemon, sessions);
-        if now == *before {
-            Ok(())
-        } else {
-            Err(format!("{now:?}, at the start {before:?}; {:#?}", daemon.status().pool))
-        }
+        if now == *before { Ok(()) } else { Err(format!("{now:?}, at the start {before:?}")) }
     });
 }
 
@@ -45,12 +48,11 @@ fn warm() -> (Daemon, Shim, Held) {
 
 fn warm_with(config: &str) -> (Daemon, Shim, Held) {
     let home = Home::new();
-    home.configure(config);
+    home.configure(&format!("[pool]\nidle-per-profile = {IDLE}\n{config}"));
     let daemon = Daemon::start(&home);
     let shim = Shim::session(&home);
     assert_eq!(shim.call("1").value(), 1);
     let held = at_rest(&daemon, 1);
-    assert!(held.processes > 0, "idle workers are kept");
     (daemon, shim, held)
 }
 
@@ -142,6 +144,7 @@ type Identity = (i64, i64);
 #[test]
 fn a_hundred_killed_workers_cost_only_the_calls_they_ran() {
     let home = Home::new();
+    home.configure(&format!("[pool]\nidle-per-profile = {IDLE}\n"));
     let marks = home.workspace().join("marks");
     let daemon = Daemon::start(&home);
     let workspace = home.workspace().display().to_string();

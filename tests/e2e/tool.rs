@@ -53,7 +53,7 @@ fn values_come_back_as_what_they_are() {
         assert_eq!(answer.structured()["returnValueFormat"], "inspect", "{code}");
         assert_eq!(answer.text(), text, "{code}");
     }
-    for code in ["undefined", "const a = 1;", "for (const a of [1]) { a }", "return"] {
+    for code in ["undefined", "const a = 1;", "function f() {}", "for (const a of []) { a }", "return"] {
         let answer = shim.call(code);
         assert_eq!(answer.value(), &Value::Null, "{code}");
         assert_eq!(answer.structured()["returnValueFormat"], "none", "{code}");
