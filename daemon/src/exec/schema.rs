@@ -36,11 +36,14 @@ fn description(profile: Option<&Profile>) -> String {
          between calls.\n",
     );
     if let Some(profile) = profile {
-        let grants = profile.grants_in_words();
+        let grants = shortened(&profile.grants_in_words(), 500);
         text.push_str(&format!(
             "\nPermissions: {grants}. Not allowed: everything else. Only an administrator can change this.\n"
         ));
-        text.push_str(&format!("Workspace: {} (also as WORKSPACE_DIR).\n", profile.workspace.display()));
+        text.push_str(&format!(
+            "Workspace: {} (also as WORKSPACE_DIR).\n",
+            shortened(&profile.workspace.display().to_string(), 200)
+        ));
         text.push_str(&format!(
             "Time limit: {} ms by default, at most {} ms.\n",
             profile.default_timeout.as_millis(),
@@ -52,6 +55,14 @@ fn description(profile: Option<&Profile>) -> String {
          total: rows.reduce((a, b) => a + b) })",
     );
     text
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        text.to_owned()
+    } else {
+        format!("{}…", &text[..text.floor_char_boundary(limit)])
+    }
 }
 
 fn input_schema() -> Value {
@@ -162,10 +173,26 @@ fn output_schema() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
+    use super::*;
+    use crate::{config::Config, dirs::Dirs, profile};
+
+    /// Claude Code cuts descriptions behind 2 KB.
     #[test]
-    fn the_description_fits_every_client() {
-        assert!(description(None).len() < 2048);
+    fn the_description_fits_every_client_and_tells_what_code_may_do() {
+        let dirs = Dirs::from_env(&BTreeMap::new(), Some("/h".into())).expect("has a home");
+        let hosts: Vec<String> = (0..200).map(|n| format!("host{n}.example.org")).collect();
+        let env = BTreeMap::from([
+            ("MCP_CONDUCTOR_WORKSPACE".to_owned(), format!("/{}", "ü".repeat(1000))),
+            ("MCP_CONDUCTOR_RUN_ARGS".to_owned(), format!("allow-net={}", hosts.join(","))),
+        ]);
+        let profile = profile::resolve(&Config::default(), &env, "/", &dirs).expect("is right");
+        let text = description(Some(&profile));
+        assert!(
+            text.contains("Permissions: net host0.example.org") && text.contains("30000 ms by default"),
+            "{text}"
+        );
+        assert!(text.len() < 2048 && description(None).len() < 2048, "{} bytes", text.len());
     }
 }
