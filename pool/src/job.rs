@@ -79,9 +79,15 @@ pub enum Verdict {
     OutputLimit,
     ResultLimit,
     /// The process ended without a result. `out_of_memory` when it died of a memory limit.
-    Exited { code: Option<i32>, signal: Option<i32>, out_of_memory: bool },
+    Exited {
+        code: Option<i32>,
+        signal: Option<i32>,
+        out_of_memory: bool,
+    },
     /// The worker broke its side of the protocol (closed or garbled its result channel).
-    BrokenChannel { detail: String },
+    BrokenChannel {
+        detail: String,
+    },
 }
 
 /// What the code came to, as the worker encoded it. Hostile input: any field may be a lie about the worker's own run.
