@@ -217,9 +217,12 @@ impl<'a> Visit<'a> for Rewriter<'_, 'a> {
         for statement in statements {
             self.visit_statement(statement);
             let start = statement.span().start;
-            if matches!(statement, Statement::ExpressionStatement(_))
+            let is_expression = matches!(statement, Statement::ExpressionStatement(_));
+            if is_expression
+                && !self.plan.values.contains(&start)
                 && self.out.edits.opens_parenthesis_at(start)
             {
+                // The line before it may end without a semicolon.
                 self.out.edits.open_statement(start, ";");
             }
         }

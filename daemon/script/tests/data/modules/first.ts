@@ -1,0 +1,2 @@
+console.log("first");
+export const first = 1;

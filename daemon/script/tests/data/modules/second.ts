@@ -1,0 +1,2 @@
+console.log("second");
+export const second = 2;
