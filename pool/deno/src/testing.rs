@@ -2,7 +2,7 @@
 
 use std::env;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::fetch::FetchOptions;
@@ -24,16 +24,20 @@ pub fn deno() -> &'static DenoBinary {
     })
 }
 
-/// The target directory of the build that the running executable comes from: the one cargo has tagged.
+/// The target directory of the build that the running executable comes from.
+///
+/// Cargo puts tests into `TARGET/PROFILE/deps`, programs into `TARGET/PROFILE`, examples into `TARGET/PROFILE/examples`; with
+/// `--target` there is one level more, which does no harm.
 ///
 /// # Panics
-/// The executable does not lie in a target directory and `CARGO_TARGET_DIR` names none.
+/// The executable does not lie in a target directory.
 pub fn target_dir() -> PathBuf {
     let executable = env::current_exe().expect("a running program has an executable");
-    let tagged = executable.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).map(Path::to_owned);
-    tagged
-        .or_else(|| env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()))
-        .expect("tests run from cargo's target directory, or CARGO_TARGET_DIR names it")
+    let profile = executable
+        .ancestors()
+        .find(|dir| dir.join(".fingerprint").is_dir())
+        .expect("tests run from a directory that cargo built into");
+    profile.parent().expect("a profile's directory lies in the target directory").to_owned()
 }
 
 fn chain(error: &dyn Error) -> String {
