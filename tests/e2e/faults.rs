@@ -382,9 +382,11 @@ fn a_client_that_never_reads_slows_only_itself() {
     deaf.send_frame(&message(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })))
         .expect("writes");
     // More answers than its socket and its queue hold; at some point the daemon stops reading, and the write times out.
-    let list = message(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }));
     deaf.set_write_timeout(Duration::from_millis(500)).expect("is connected");
-    let blocked = (0..20_000).any(|_| deaf.send_frame(&list).is_err());
+    let blocked = (1..20_000).any(|id| {
+        let list = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" });
+        deaf.send_frame(&message(&list)).is_err()
+    });
     assert!(blocked, "the daemon does not take requests without end from a client that reads no answers");
     for _ in 0..10 {
         assert_eq!(shim.call("'not delayed'").value(), "not delayed");
