@@ -30,14 +30,15 @@ pub fn deno() -> &'static DenoBinary {
 /// `--target` there is one level more, which does no harm.
 ///
 /// # Panics
-/// The executable does not lie in a target directory.
+/// The executable does not lie in a target directory, and `CARGO_TARGET_DIR` names none.
 pub fn target_dir() -> PathBuf {
     let executable = env::current_exe().expect("a running program has an executable");
-    let profile = executable
-        .ancestors()
-        .find(|dir| dir.join(".fingerprint").is_dir())
-        .expect("tests run from a directory that cargo built into");
-    profile.parent().expect("a profile's directory lies in the target directory").to_owned()
+    let built_into = executable.ancestors().find(|dir| dir.join(".fingerprint").is_dir());
+    built_into
+        .and_then(|profile| profile.parent())
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()))
+        .expect("tests run from a directory that cargo built into, or CARGO_TARGET_DIR names the target directory")
 }
 
 fn chain(error: &dyn Error) -> String {
