@@ -145,8 +145,18 @@ impl Drop for Home {
         for process in &left {
             process.signal(Signal::SIGKILL);
         }
+        make_removable(self.dir.path());
         if !left.is_empty() && !std::thread::panicking() {
             panic!("processes were left running: {left:#?}");
         }
     }
+}
+
+/// Gives back what was taken from directories that workers must not write to: only root could remove those.
+fn make_removable(dir: &Path) {
+    // What cannot be changed or read stays behind; the test has had its result.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).ok();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.for_each(|entry| make_removable(&entry.path()));
 }
