@@ -8,6 +8,7 @@
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! clients   MCP clients written by others, fetched into the build directory
 //! bench     the benchmark
+//! mutants   the check that the tests notice mistakes
 //! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod binaries;
 pub mod clients;
 pub mod daemon;
 pub mod home;
+pub mod mutants;
 pub mod operator;
 pub mod process;
 pub mod shim;

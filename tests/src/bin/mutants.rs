@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    conductor_tests::mutants::main_impl()
+}
