@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conductor_pool::{Job, PoolHandle, RunEvent, RunReport, Settled, Verdict};
+use conductor_pool::{Job, PoolHandle, RunEvent, RunReport};
 use conductor_script::{Import, Script};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -24,12 +24,14 @@ use crate::store::Store;
 use args::RunArgs;
 use failure::Source;
 use inline::Inline;
-use result::{ErrorReport, ErrorType, ExecutionResult, ReturnFormat, Status, Timings};
+use outcome::Outcome;
+use result::{ErrorReport, ErrorType, ExecutionResult, Status, Timings};
 
 pub mod args;
 mod excerpt;
 mod failure;
 mod inline;
+mod outcome;
 pub mod result;
 pub(crate) mod schema;
 
@@ -132,7 +134,7 @@ impl Executor {
             // Cancel-safe: dropping the lease request takes it out of the queue.
             lease = self.lease(caller) => lease?,
             // Cancel-safe: waits for a flag.
-            () = caller.cancel.cancelled() => return Err(cancelled().into()),
+            () = caller.cancel.cancelled() => return Err(outcome::cancelled().into()),
         };
         timings.queue = millis(queueing.elapsed());
 
@@ -265,24 +267,19 @@ fn from_report(
     timeout: Duration,
     profile: &Profile,
 ) -> ExecutionResult {
-    let mut notes = Vec::new();
-    let outcome = outcome_of(report.verdict, source, timeout, profile, &mut notes);
-    let (value, format, error) = match outcome {
-        Ok((value, format)) => (value, format, None),
-        Err(error) => (None, ReturnFormat::None, Some(*error)),
-    };
+    let outcome = Outcome::of(report.verdict, source, timeout, profile);
     ExecutionResult {
-        status: if error.is_some() { Status::Error } else { Status::Success },
-        return_value: value,
-        return_value_format: format,
+        status: if outcome.error.is_some() { Status::Error } else { Status::Success },
+        return_value: outcome.value,
+        return_value_format: outcome.format,
         stdout: printable(&report.stdout),
         stderr: printable(&report.stderr),
-        error,
+        error: outcome.error,
         execution_id: id.to_owned(),
         timings: Timings::default(),
         truncated: None,
         resources: Vec::new(),
-        notes,
+        notes: outcome.notes,
         worker: Some(report.worker),
     }
 }
@@ -291,108 +288,6 @@ fn from_report(
 pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.contains('\u{1b}') { anstream::adapter::strip_str(&text).to_string() } else { text.into_owned() }
-}
-
-type Outcome = Result<(Option<Value>, ReturnFormat), Box<ErrorReport>>;
-
-fn outcome_of(
-    verdict: Verdict,
-    source: Source<'_>,
-    timeout: Duration,
-    profile: &Profile,
-    notes: &mut Vec<String>,
-) -> Outcome {
-    let fail = |kind, message: String| Err(Box::new(ErrorReport::new(kind, message)));
-    match verdict {
-        Verdict::Settled { late: Some(thrown), settled, .. }
-            if !matches!(settled, Settled::Thrown { .. }) =>
-        {
-            let mut error = failure::from_thrown(&thrown, source);
-            error.message = format!("{} (thrown after the code had returned)", error.message);
-            Err(Box::new(error))
-        }
-        Verdict::Settled { settled, open_handles, .. } => {
-            notes.extend(open_handles.map(|handles| open_handles_note(&handles)));
-            settled_outcome(settled, source, notes)
-        }
-        Verdict::NeverSettles => Err(Box::new(
-            ErrorReport::new(
-                ErrorType::Runtime,
-                "a top-level await never settles: nothing is left that could settle it",
-            )
-            .hint("check that every promise the code awaits is resolved or rejected somewhere"),
-        )),
-        Verdict::Timeout => {
-            let maximum = profile.max_timeout.as_millis();
-            Err(Box::new(
-                ErrorReport::new(
-                    ErrorType::Timeout,
-                    format!("the code ran for {} ms without an end", timeout.as_millis()),
-                )
-                .hint(format!("do less in one call, or pass a longer `timeout` (at most {maximum} ms)")),
-            ))
-        }
-        Verdict::Cancelled => Err(Box::new(cancelled())),
-        Verdict::OutputLimit => {
-            let limit = profile.max_output_bytes;
-            Err(Box::new(
-                ErrorReport::new(ErrorType::OutputLimit, format!("the code printed more than {limit} bytes"))
-                    .hint("print less, or return a summary"),
-            ))
-        }
-        Verdict::ResultLimit => {
-            let limit = profile.max_result_bytes;
-            Err(Box::new(
-                ErrorReport::new(
-                    ErrorType::OutputLimit,
-                    format!("the returned value is larger than {limit} bytes"),
-                )
-                .hint("return a part of it, or a summary"),
-            ))
-        }
-        Verdict::Exited { out_of_memory: true, .. } => Err(Box::new(
-            ErrorReport::new(
-                ErrorType::Memory,
-                format!("the code needed more than {} MiB of memory", profile.heap_mib),
-            )
-            .hint("work on smaller pieces, or stream the data"),
-        )),
-        Verdict::Exited { code: Some(code), .. } => exit_outcome(code, notes),
-        Verdict::Exited { signal, .. } => {
-            fail(ErrorType::Exit, format!("the process was ended by signal {}", signal.unwrap_or_default()))
-        }
-        Verdict::BrokenChannel { detail } => Err(Box::new(
-            ErrorReport::new(ErrorType::Internal, format!("the result of the code was lost: {detail}"))
-                .hint("code that closes or writes to unknown file descriptors breaks its own result channel"),
-        )),
-    }
-}
-
-fn settled_outcome(settled: Settled, source: Source<'_>, notes: &mut Vec<String>) -> Outcome {
-    match settled {
-        Settled::None => Ok((None, ReturnFormat::None)),
-        Settled::Json { value } => Ok((Some(value), ReturnFormat::Json)),
-        Settled::Inspect { text } => Ok((Some(Value::String(text)), ReturnFormat::Inspect)),
-        Settled::Exit { code } => exit_outcome(code, notes),
-        Settled::Thrown { error } => Err(Box::new(failure::from_thrown(&error, source))),
-    }
-}
-
-fn exit_outcome(code: i32, notes: &mut Vec<String>) -> Outcome {
-    if code == 0 {
-        notes.push("the code called exit(0)".into());
-        return Ok((None, ReturnFormat::None));
-    }
-    Err(Box::new(ErrorReport::new(ErrorType::Exit, format!("the code exited with code {code}"))))
-}
-
-fn open_handles_note(handles: &[String]) -> String {
-    let names = if handles.is_empty() { String::new() } else { format!(": {}", handles.join(", ")) };
-    format!("the code left something open that kept it alive, and was ended{names}")
-}
-
-fn cancelled() -> ErrorReport {
-    ErrorReport::new(ErrorType::Cancelled, "the call was cancelled")
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -1,9 +1,12 @@
 //! From how a run ended to an error a model can act on: kind, message, place in the sent code, usual cure. Pure.
 
-use conductor_pool::{LeaseError, Thrown, USER_LINE_OFFSET, USER_SCRIPT_URL};
+use std::time::Duration;
+
+use conductor_pool::{LeaseError, Thrown, USER_LINE_OFFSET, USER_SCRIPT_URL, Verdict};
 use conductor_script::{Script, SyntaxError, code_frame};
 
 use super::result::{ErrorReport, ErrorType};
+use crate::profile::Profile;
 
 /// Causes and members told at most; the rest adds nothing a reader acts on.
 const MAX_CAUSES: usize = 8;
@@ -31,6 +34,50 @@ pub(crate) fn from_lease_error(error: &LeaseError) -> ErrorReport {
         LeaseError::Broken { .. } => ErrorType::Internal,
     };
     ErrorReport::new(kind, crate::error_chain(error)).hint(error.hint())
+}
+
+/// For verdicts that are no answer of the code itself.
+pub(crate) fn from_verdict(verdict: &Verdict, timeout: Duration, profile: &Profile) -> ErrorReport {
+    match verdict {
+        Verdict::NeverSettles => ErrorReport::new(
+            ErrorType::Runtime,
+            "a top-level await never settles: nothing is left that could settle it",
+        )
+        .hint("check that every promise the code awaits is resolved or rejected somewhere"),
+        Verdict::Timeout => ErrorReport::new(
+            ErrorType::Timeout,
+            format!("the code ran for {} ms without an end", timeout.as_millis()),
+        )
+        .hint(format!(
+            "do less in one call, or pass a longer `timeout` (at most {} ms)",
+            profile.max_timeout.as_millis()
+        )),
+        Verdict::Cancelled => super::outcome::cancelled(),
+        Verdict::OutputLimit => ErrorReport::new(
+            ErrorType::OutputLimit,
+            format!("the code printed more than {} bytes", profile.max_output_bytes),
+        )
+        .hint("print less, or return a summary"),
+        Verdict::ResultLimit => ErrorReport::new(
+            ErrorType::OutputLimit,
+            format!("the returned value is larger than {} bytes", profile.max_result_bytes),
+        )
+        .hint("return a part of it, or a summary"),
+        Verdict::Exited { out_of_memory: true, .. } => ErrorReport::new(
+            ErrorType::Memory,
+            format!("the code needed more than {} MiB of memory", profile.heap_mib),
+        )
+        .hint("work on smaller pieces, or stream the data"),
+        Verdict::Exited { signal, .. } => ErrorReport::new(
+            ErrorType::Exit,
+            format!("the process was ended by signal {}", signal.unwrap_or_default()),
+        ),
+        Verdict::BrokenChannel { detail } => {
+            ErrorReport::new(ErrorType::Internal, format!("the result of the code was lost: {detail}"))
+                .hint("code that closes or writes to unknown file descriptors breaks its own result channel")
+        }
+        Verdict::Settled { .. } => ErrorReport::new(ErrorType::Internal, "the code has a value"),
+    }
 }
 
 pub(crate) fn from_thrown(thrown: &Thrown, source: Source<'_>) -> ErrorReport {
