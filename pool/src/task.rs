@@ -147,6 +147,8 @@ pub struct PoolTask {
     state: PoolState,
     source: Arc<dyn WorkerSource>,
     started: Instant,
+    /// The time the machine was last told, counted from `started`.
+    fed_at: Duration,
     inputs: Inputs,
     /// Each lease takes one slot of this channel with it. Workers never outnumber its capacity, [`MAX_WORKERS`].
     endings: mpsc::Sender<(WorkerId, Ending)>,
@@ -210,6 +212,7 @@ pub fn pool(
         state: PoolState::new(config, source.name(), seed),
         source,
         started: Instant::now(),
+        fed_at: Duration::ZERO,
         inputs: Inputs {
             requests: requested,
             endings: ended,
@@ -234,7 +237,8 @@ impl PoolTask {
     pub async fn run(mut self) {
         let mut unpublished = false;
         while self.inputs.open || !self.is_drained() {
-            let wake_at = self.state.wake_at(self.now()).map(|at| self.started + at);
+            // As of the last event: what fell due since then has not been seen by the machine yet.
+            let wake_at = self.state.wake_at(self.fed_at).map(|at| self.started + at);
             match self.inputs.next(wake_at, unpublished).await {
                 Input::Quiet => {
                     self.publish();
@@ -365,7 +369,8 @@ impl PoolTask {
     }
 
     fn feed(&mut self, event: Event) {
-        for effect in self.state.on_event(self.now(), event) {
+        self.fed_at = self.now();
+        for effect in self.state.on_event(self.fed_at, event) {
             match effect {
                 Effect::Boot { worker, spec } => self.boot(worker, spec),
                 Effect::Retire { worker, reason } => self.retire(worker, reason),
