@@ -1,5 +1,6 @@
 //! Syntax errors as a model can act on them: message, place, three lines of code, a hint.
 
+use crate::edits::is_line_end;
 use crate::position::{line_column, lines};
 
 /// Why a program cannot be run at all.
@@ -30,35 +31,46 @@ const FRAME_COLUMNS: usize = 120;
 /// Draws a line of the source with the lines before and after it and a caret under the column. Line and column count
 /// from 1, columns in UTF-16 code units. Empty when there is no such line.
 pub fn code_frame(source: &str, line: u32, column: u32) -> String {
-    let first = line.saturating_sub(1).max(1);
-    let width = (line + 1).to_string().len();
+    let wanted = line as usize;
+    let near: Vec<_> = lines(source)
+        .enumerate()
+        .map(|(index, bounds)| (index + 1, bounds))
+        .skip_while(|&(number, _)| number + 1 < wanted)
+        .take_while(|&(number, _)| number <= wanted.saturating_add(1))
+        .collect();
+    let Some(&(_, (from, to))) = near.iter().find(|&&(number, _)| number == wanted) else {
+        return String::new();
+    };
+    let caret = caret_column(&source[from..to], column);
+    let cut = caret.saturating_sub(FRAME_COLUMNS * 2 / 3);
+    let width = wanted.saturating_add(1).to_string().len();
     let mut frame = String::new();
-    let shown = lines(source).enumerate().skip(first as usize - 1).take((line + 2 - first) as usize);
-    for (index, (from, to)) in shown {
-        let number = index + 1;
-        let text = source[from..to].trim_end_matches(crate::edits::is_line_end);
-        let caret = caret_column(text, column);
-        let cut = caret.saturating_sub(FRAME_COLUMNS * 2 / 3);
-        let visible: String = text.chars().skip(cut).take(FRAME_COLUMNS).map(printable).collect();
-        let mark = if number == line as usize { '>' } else { ' ' };
-        frame.push_str(format!("{mark} {number:width$} | {visible}").trim_end());
+    for (number, (from, to)) in near {
+        let text: String = source[from..to]
+            .chars()
+            .filter(|&c| !is_line_end(c))
+            .skip(cut)
+            .take(FRAME_COLUMNS)
+            .map(printable)
+            .collect();
+        let mark = if number == wanted { '>' } else { ' ' };
+        frame.push_str(format!("{mark} {number:width$} | {text}").trim_end());
         frame.push('\n');
-        if number == line as usize {
+        if number == wanted {
             frame.push_str(&format!("  {:width$} | {}^\n", "", " ".repeat(caret - cut)));
         }
     }
     frame
 }
 
-/// The index of the character that a UTF-16 column points at.
+/// The index of the character that a UTF-16 column points at, or of the end of the line.
 fn caret_column(text: &str, column: u32) -> usize {
     let mut left = column.saturating_sub(1) as usize;
     text.chars()
-        .take_while(|c| {
-            left >= c.len_utf16() && {
-                left -= c.len_utf16();
-                true
-            }
+        .take_while(|&c| {
+            let is_before = left >= c.len_utf16() && !is_line_end(c);
+            left = left.saturating_sub(c.len_utf16());
+            is_before
         })
         .count()
 }

@@ -14,7 +14,7 @@ pub(crate) fn hint(source: &str, offset: usize, message: &str) -> Option<&'stati
         "this looks like Python: the code must be TypeScript or JavaScript"
     } else if rest.starts_with(['\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}']) {
         "use straight quotes (' or \") instead of typographic ones"
-    } else if message.contains("`await`") || message.contains("`for await`") {
+    } else if message.contains("await` is only allowed") || message.contains("`for await` loops are only") {
         "`await` works at the top level and in functions marked `async`"
     } else if message.starts_with("Unterminated string") {
         if rest.starts_with('`') {
@@ -37,7 +37,7 @@ pub(crate) fn is_fenced(source: &str) -> bool {
     source.trim_start().starts_with("```")
 }
 
-fn is_html(source: &str) -> bool {
+pub(crate) fn is_html(source: &str) -> bool {
     let start = source.trim_start().as_bytes();
     [&b"<!doctype"[..], b"<html", b"<head", b"<body", b"<script", b"<!--"]
         .iter()

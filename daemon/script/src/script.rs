@@ -1,13 +1,14 @@
 //! The one operation of this crate: [`prepare`].
 
 use std::borrow::Cow;
+use std::panic;
 
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{Expression, Statement};
 
 use crate::edits::{PositionMap, is_line_end};
 use crate::error::SyntaxError;
-use crate::hint::{hint, is_fenced};
+use crate::hint::{hint, is_fenced, is_html};
 use crate::parse::{self, jsx_at};
 use crate::position::{Cursor, line_column, offset};
 use crate::rewrite::{rewrite, skip_blank};
@@ -51,7 +52,10 @@ impl Script {
 /// A program that as a whole can be read as an expression beginning with `{` is one, as in a REPL: `{a: 1}` is an object
 /// and not a block with a label. Comments around it do not matter, a semicolon behind it does.
 pub fn prepare(source: &str) -> Result<Script, SyntaxError> {
-    stacker::grow(parse::STACK_BYTES, || prepare_here(source.strip_prefix('\u{feff}').unwrap_or(source)))
+    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+    // A mistake in the parser must not end a session that has nothing to do with this program.
+    panic::catch_unwind(|| stacker::grow(parse::STACK_BYTES, || prepare_here(source)))
+        .unwrap_or_else(|_| Err(SyntaxError::at(source, 0, "The parser failed on this program", None)))
 }
 
 fn prepare_here(source: &str) -> Result<Script, SyntaxError> {
@@ -69,6 +73,7 @@ fn prepare_here(source: &str) -> Result<Script, SyntaxError> {
         (Err(first), Some(Err(second))) if (second.line, second.column) > (first.line, first.column) => {
             Err(second)
         }
+        (Err(error), _) if is_html(source) => Err(error),
         (Err(error), _) => Err(jsx_at(source).map_or(error, |offset| refuse_jsx(source, offset as usize))),
         (script, _) => script,
     }

@@ -225,7 +225,10 @@ fn lines_and_columns(text: &str) -> Vec<u32> {
 
 /// Every position of the code maps into the source, and one past the end of the code to nothing.
 fn check_positions(source: &str) {
-    let Ok(script) = conductor_script::prepare(source) else { return };
+    let script = match conductor_script::prepare(source) {
+        Ok(script) => script,
+        Err(error) => return assert!(!error.message.contains("parser failed"), "{source:?}"),
+    };
     let user = lines_and_columns(source.strip_prefix('\u{feff}').unwrap_or(source));
     let code = lines_and_columns(&script.code);
     for (index, &length) in code.iter().enumerate() {
