@@ -3,6 +3,7 @@
 //   {code, api}      a rewritten program: the body of an async function and the name of its parameter
 //   {module}         the text of a TypeScript module, run as Deno runs it
 //   {script}         the text of a sloppy script, run by eval
+//   {compile, api}   a rewritten program that is compiled and not run
 // Out: JSON array of {value, prints, throws, stack}, in the same order.
 
 const { inspectArgs } = Deno[Deno.internal];
@@ -40,6 +41,7 @@ async function run(program, index) {
     await import(`file://${file}`);
     return undefined;
   }
+  if (program.compile !== undefined) return void new AsyncFunction(program.api, program.compile);
   if (program.script !== undefined) return (0, eval)(program.script);
   return await new AsyncFunction(program.api, program.code).call(undefined, api);
 }

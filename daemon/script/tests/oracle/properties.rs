@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
 use crate::runner::{rewritten, run};
-use crate::table::programs;
+use crate::table::{Program, programs};
 
 /// How many programs run in the one Deno process of a test.
 const BATCH: usize = 600;
@@ -186,6 +186,10 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..120)
 }
 
+fn deterministic_runner() -> TestRunner {
+    TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
 /// The same programs on every run: a failure is found again by running the test.
 fn batch() -> Vec<String> {
     let mut runner =
@@ -310,18 +314,52 @@ proptest! {
     }
 
     #[test]
-    fn mutations_of_real_programs_never_panic(
-        program in any::<Index>(),
-        places in prop::collection::vec((any::<Index>(), any::<Index>(), prop::sample::select(&PIECES[..])), 1..4),
-    ) {
-        let programs = programs();
-        let mut source = program.get(&programs).source.clone();
-        for (from, len, piece) in places {
+    fn mutations_of_real_programs_never_panic(mutation in mutation()) {
+        check_positions(&mutation.apply(&programs()));
+    }
+}
+
+/// A program of the table with some of its text replaced.
+#[derive(Clone, Debug)]
+struct Mutation {
+    program: Index,
+    /// Where, how much, by what.
+    places: Vec<(Index, Index, &'static str)>,
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let place = (any::<Index>(), any::<Index>(), prop::sample::select(&PIECES[..]));
+    (any::<Index>(), prop::collection::vec(place, 1..4))
+        .prop_map(|(program, places)| Mutation { program, places })
+}
+
+impl Mutation {
+    fn apply(&self, programs: &[Program]) -> String {
+        let mut source = self.program.get(programs).source.clone();
+        for (from, length, piece) in &self.places {
             let boundaries: Vec<_> = (0..=source.len()).filter(|&at| source.is_char_boundary(at)).collect();
-            let start = *from.get(&boundaries);
-            let end = boundaries.iter().copied().filter(|&at| at >= start).nth(len.index(4)).unwrap_or(start);
-            source.replace_range(start..end, piece);
+            let start = from.index(boundaries.len());
+            let end = (start + length.index(4)).min(boundaries.len() - 1);
+            source.replace_range(boundaries[start]..boundaries[end], piece);
         }
-        check_positions(&source);
+        source
+    }
+}
+
+/// V8 refuses nothing that was let through, except regular expressions, which it alone checks.
+#[test]
+fn what_is_let_through_compiles() {
+    let programs = programs();
+    let mut runner = deterministic_runner();
+    let mut mutant = || mutation().new_tree(&mut runner).map(|tree| tree.current().apply(&programs));
+    let sources: Vec<_> = (0..10 * BATCH).map(|_| mutant().expect("nothing is rejected")).collect();
+    let scripts: Vec<_> =
+        sources.iter().filter_map(|source| Some((source, conductor_script::prepare(source).ok()?))).collect();
+    assert!(scripts.len() > BATCH / 2, "only {} mutants are programs", scripts.len());
+    let compiled: Vec<_> =
+        scripts.iter().map(|(_, script)| json!({ "compile": script.code, "api": script.api_name })).collect();
+    for ((source, script), outcome) in scripts.iter().zip(run(&compiled)) {
+        let refused = outcome.throws.filter(|error| !error.contains("regular expression"));
+        assert_eq!(refused, None, "\n{source}\n--- rewritten\n{}", script.code);
     }
 }
