@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conductor_pool::{Job, PoolHandle, RunEvent, RunReport};
+use conductor_pool::{Host, Job, PoolHandle, RunEvent, RunReport};
 use conductor_script::{Import, Script};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -22,12 +22,15 @@ use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
 use crate::store::Store;
 use args::RunArgs;
+use calls::StoreCalls;
 use failure::Source;
 use inline::Inline;
+pub(crate) use outcome::MAX_MEDIA_BYTES;
 use outcome::Outcome;
 use result::{ErrorReport, ErrorType, ExecutionResult, Status, Timings};
 
 pub mod args;
+mod calls;
 mod excerpt;
 mod failure;
 mod inline;
@@ -143,6 +146,8 @@ impl Executor {
             code: script.code.clone(),
             api_name: script.api_name.clone(),
             globals,
+            permissions: profile.permissions(),
+            host: Some(Host::new(StoreCalls::new(self.store.clone(), profile.owner(&self.dirs)))),
             limits: profile.limits(timeout),
         };
         let report = run_with_events(lease, job, caller).await;
@@ -277,6 +282,7 @@ fn from_report(
         error: outcome.error,
         execution_id: id.to_owned(),
         timings: Timings::default(),
+        media: outcome.media,
         truncated: None,
         resources: Vec::new(),
         notes: outcome.notes,

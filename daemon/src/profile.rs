@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use conductor_pool::status::profile_id;
 use conductor_pool::{Grant, Grants, RunLimits, WorkerSpec};
+use serde_json::Value;
 
 use crate::config::{Config, PolicySection, ProfileSection};
 use crate::dirs::Dirs;
+use crate::exec::MAX_MEDIA_BYTES;
 use expand::{ExpandError, Scope, expand, references};
 use run_args::RunArgsError;
 
@@ -186,7 +188,24 @@ impl Profile {
             linger: self.linger,
             max_output_bytes: self.max_output_bytes,
             max_result_bytes: self.max_result_bytes,
+            max_media_bytes: MAX_MEDIA_BYTES,
         }
+    }
+
+    /// The grants as code sees them in `PERMISSIONS`: by kind `false`, `true`, or the list.
+    pub fn permissions(&self) -> Value {
+        let mut grants = self.grants.clone();
+        let kinds = run_args::KINDS.iter().map(|kind| {
+            let granted = match run_args::grant_mut(&mut grants, kind) {
+                None => Value::from(self.grants.all),
+                Some(_) if self.grants.all => Value::from(true),
+                Some(Grant::None) => Value::from(false),
+                Some(Grant::All) => Value::from(true),
+                Some(Grant::Only(values)) => Value::from_iter(values.iter().cloned()),
+            };
+            ((*kind).to_owned(), granted)
+        });
+        Value::Object(kinds.collect())
     }
 
     /// Names the code of this profile as the owner of what it leaves in the store.

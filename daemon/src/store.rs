@@ -21,6 +21,9 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 /// Begins the address of a stored result as an MCP resource.
 pub(crate) const URI_PREFIX: &str = "conductor://result/";
 
+/// The media type of JSON values.
+pub(crate) const JSON: &str = "application/json";
+
 #[derive(Debug)]
 pub struct Store {
     entries: Mutex<VecDeque<Entry>>,

@@ -106,11 +106,14 @@ fn trivial() -> Job {
         code: "return 1;".to_owned(),
         api_name: "api".to_owned(),
         globals: serde_json::Map::new(),
+        permissions: serde_json::Value::Null,
+        host: None,
         limits: RunLimits {
             wall: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             max_output_bytes: 1 << 20,
             max_result_bytes: 1 << 20,
+            max_media_bytes: 1 << 16,
         },
     }
 }

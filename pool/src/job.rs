@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::host::Host;
 use crate::source::WorkerIdentity;
 
 /// One piece of code to run, once.
@@ -18,6 +19,10 @@ pub struct Job {
     pub api_name: String,
     /// Defined as globals before the code runs; names are already validated.
     pub globals: Map<String, Value>,
+    /// What the code sees as `PERMISSIONS`: a description, no grant.
+    pub permissions: Value,
+    /// Answers what the code asks while it runs; without one every question fails.
+    pub host: Option<Host>,
     pub limits: RunLimits,
 }
 
@@ -32,6 +37,8 @@ pub struct RunLimits {
     pub max_output_bytes: usize,
     /// Bytes of the encoded result.
     pub max_result_bytes: usize,
+    /// Bytes of a value's images, sounds and files together, before they are encoded.
+    pub max_media_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -100,10 +107,33 @@ pub enum Settled {
     Json { value: Value },
     /// Anything JSON cannot hold, as `Deno.inspect` shows it.
     Inspect { text: String },
+    /// Images, sounds and files, in the order in which the code returned them.
+    Media { items: Vec<Media> },
+    /// The same, more than [`RunLimits::max_media_bytes`]; how many bytes they have.
+    Oversized { bytes: u64 },
     /// The code threw or rejected.
     Thrown { error: Thrown },
     /// The code called `Deno.exit` or `process.exit`.
     Exit { code: i32 },
+}
+
+/// One image, sound or file that the code returned.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Media {
+    pub kind: MediaKind,
+    /// Should be `type/subtype`.
+    pub media_type: String,
+    pub name: Option<String>,
+    /// Should be base64.
+    pub data: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaKind {
+    Image,
+    Audio,
+    File,
 }
 
 /// A thrown value.

@@ -12,6 +12,7 @@
 //! This crate knows neither MCP nor sockets, and never decides who may do what: it gets a [`WorkerSpec`] and obeys it.
 
 pub mod config;
+pub mod host;
 pub mod job;
 pub mod launcher;
 pub mod lease;
@@ -26,7 +27,8 @@ pub mod testing;
 pub mod worker;
 
 pub use config::{ConfigError, PoolConfig};
-pub use job::{Job, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
+pub use host::{Host, HostCalls, HostError};
+pub use job::{Job, Media, MediaKind, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
 pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};
 pub use spawn::{DenoSpawn, SpawnConfig};

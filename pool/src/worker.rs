@@ -7,6 +7,7 @@
 //! an out-of-memory message; so the daemon's own clock, its own byte counts and the kernel's word about the process
 //! decide how the run ended, and only SIGKILL ends a worker.
 
+pub(crate) mod calls;
 pub(crate) mod frame;
 pub(crate) mod output;
 pub(crate) mod process;
@@ -80,6 +81,7 @@ impl DenoWorker {
         };
         let command = frame::encode(&Command::Boot {
             workspace: &workspace.to_string_lossy(),
+            version: env!("CARGO_PKG_VERSION"),
             revoke_read: revoke.read,
             revoke_write: revoke.write,
         });
@@ -138,6 +140,8 @@ impl DenoWorker {
             api_name: "api",
             globals: &serde_json::Map::new(),
             max_text: 1000,
+            max_media: 0,
+            permissions: &serde_json::Value::Null,
         });
         rustix::io::write(&self.commands, &run)?;
         let Self { exit, process, commands, replies, stdout, stderr, .. } = self;

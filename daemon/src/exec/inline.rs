@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::excerpt::{Excerpt, excerpt};
 use super::result::{ExecutionResult, ResourceLink, ReturnFormat, Truncated};
-use crate::store::{Store, URI_PREFIX};
+use crate::store::{JSON, Store, URI_PREFIX};
 
 /// Characters shown of a value that is kept in the store: enough to see what it is, not enough to work on.
 const PREVIEW_BYTES: usize = 4096;
@@ -49,7 +49,7 @@ impl Inline<'_> {
                 if text.len() <= self.limit {
                     return (value, format, None);
                 }
-                (text, "application/json")
+                (text, JSON)
             }
         };
         match excerpt(&text, self.limit) {

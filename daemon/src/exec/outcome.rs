@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
-use conductor_pool::{Settled, Verdict};
+use conductor_pool::{Media, Settled, Verdict};
 use serde_json::Value;
 
 use super::failure::{self, Source};
-use super::result::{ErrorReport, ErrorType, ReturnFormat};
+use super::result::{ErrorReport, ErrorType, MediaItem, ReturnFormat};
 use crate::profile::Profile;
+
+/// Images, sounds and files in one answer, bytes; as base64 they fit into one MCP message with room to spare.
+pub(crate) const MAX_MEDIA_BYTES: usize = 8 << 20;
+
+/// Of a file's name; what is longer is no name.
+const MAX_NAME_CHARS: usize = 200;
 
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) value: Option<Value>,
     pub(crate) format: ReturnFormat,
     pub(crate) error: Option<ErrorReport>,
+    pub(crate) media: Vec<MediaItem>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -40,8 +47,30 @@ impl Outcome {
             Settled::None => Self::value(None, ReturnFormat::None),
             Settled::Json { value } => Self::value(Some(value), ReturnFormat::Json),
             Settled::Inspect { text } => Self::value(Some(Value::String(text)), ReturnFormat::Inspect),
+            Settled::Media { items } => Self::media(items),
+            Settled::Oversized { bytes } => Self::error(
+                ErrorReport::new(
+                    ErrorType::OutputLimit,
+                    format!("the returned images, sounds and files have {bytes} bytes, more than {MAX_MEDIA_BYTES}"),
+                )
+                .hint("return fewer or smaller ones, or write them to the workspace"),
+            ),
             Settled::Exit { code } => Self::exit(code),
             Settled::Thrown { error } => Self::error(failure::from_thrown(&error, source)),
+        }
+    }
+
+    /// What the worker says of them is a claim: what is no base64 or no media type would break the client's answer.
+    fn media(items: Vec<Media>) -> Self {
+        let items: Option<Vec<MediaItem>> = items.into_iter().map(media_item).collect();
+        match items {
+            Some(media) if media.iter().map(|item| item.bytes).sum::<usize>() <= MAX_MEDIA_BYTES => {
+                Self { media, ..Self::value(None, ReturnFormat::Media) }
+            }
+            _ => Self::error(ErrorReport::new(
+                ErrorType::Internal,
+                "the result of the code was lost: what it returned is no image, sound or file",
+            )),
         }
     }
 
@@ -57,12 +86,39 @@ impl Outcome {
     }
 
     fn value(value: Option<Value>, format: ReturnFormat) -> Self {
-        Self { value, format, error: None, notes: Vec::new() }
+        Self { value, format, error: None, media: Vec::new(), notes: Vec::new() }
     }
 
     fn error(error: ErrorReport) -> Self {
         Self { error: Some(error), ..Self::value(None, ReturnFormat::None) }
     }
+}
+
+fn media_item(item: Media) -> Option<MediaItem> {
+    let Media { kind, media_type, name, data } = item;
+    let word = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
+        !text.is_empty() && text.bytes().all(fits)
+    };
+    let (main, sub) = media_type.split(';').next()?.trim().split_once('/')?;
+    let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect());
+    let bytes = base64_length(&data)?;
+    (word(main) && word(sub)).then(|| MediaItem {
+        kind,
+        mime_type: format!("{main}/{sub}"),
+        name,
+        bytes,
+        data,
+    })
+}
+
+/// Bytes that padded base64 stands for; `None` when the text is none.
+fn base64_length(data: &str) -> Option<usize> {
+    let unpadded = data.trim_end_matches('=');
+    let padding = data.len() - unpadded.len();
+    let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    let fits = data.len().is_multiple_of(4) && padding <= 2 && unpadded.bytes().all(in_alphabet);
+    fits.then(|| data.len() / 4 * 3 - padding)
 }
 
 pub(crate) fn cancelled() -> ErrorReport {
@@ -106,6 +162,38 @@ mod tests {
         assert_eq!(outcome.value, Some(json!(7)));
         let message = outcome.error.expect("is an error").message;
         assert_eq!(message, "Error: late (thrown after the code had returned)");
+    }
+
+    #[test]
+    fn media_is_believed_only_when_it_can_be() {
+        let item = |media_type: &str, data: &str| Media {
+            kind: conductor_pool::MediaKind::Image,
+            media_type: media_type.into(),
+            name: Some("a\nb.png".into()),
+            data: data.into(),
+        };
+        let media = |items| {
+            outcome(Verdict::Settled { settled: Settled::Media { items }, open_handles: None, late: None })
+        };
+        let good = media(vec![item("image/png", "AAEC"), item("image/svg+xml; charset=utf-8", "AA==")]);
+        let told: Vec<_> = good
+            .media
+            .iter()
+            .map(|item| (item.mime_type.as_str(), item.bytes, item.name.as_deref()))
+            .collect();
+        assert_eq!(told, [("image/png", 3, Some("ab.png")), ("image/svg+xml", 1, Some("ab.png"))]);
+        for bad in [
+            item("png", "AAEC"),
+            item("image/", "AAEC"),
+            item("image/p g", "AAEC"),
+            item("image/png", "AAE"),
+            item("image/png", "AA\n="),
+        ] {
+            let error = media(vec![bad]).error.expect("is refused");
+            assert_eq!(error.kind, ErrorType::Internal);
+        }
+        let large = "A".repeat(MAX_MEDIA_BYTES / 3 * 4 + 8);
+        assert!(media(vec![item("image/png", &large)]).error.is_some());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use conductor_pool::WorkerIdentity;
-use rmcp::model::{CallToolResult, ContentBlock, Resource};
+use conductor_pool::{MediaKind, WorkerIdentity};
+use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,6 +26,9 @@ pub struct ExecutionResult {
     pub error: Option<ErrorReport>,
     pub execution_id: String,
     pub timings: Timings,
+    /// The images, sounds and files that the code returned; their data is content of the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<MediaItem>,
     /// What of the value and the output is not in this answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
@@ -57,6 +60,8 @@ pub enum ReturnFormat {
     Inspect,
     /// A string: the beginning and end of a value that is too large for an answer; `resources` has all of it.
     Preview,
+    /// The value is images, sounds or files: they are content of the answer, `media` lists them.
+    Media,
     /// There is no value.
     None,
 }
@@ -77,6 +82,44 @@ impl Truncated {
     /// `None` when nothing was cut.
     pub(crate) fn into_option(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
+    }
+}
+
+/// An image, a sound or a file that the code returned.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaItem {
+    pub kind: MediaKind,
+    pub mime_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub bytes: usize,
+    /// Base64; travels as content, not in the structured form.
+    #[serde(skip)]
+    pub data: String,
+}
+
+impl MediaItem {
+    fn content(&self) -> ContentBlock {
+        match self.kind {
+            MediaKind::Image => ContentBlock::image(self.data.clone(), self.mime_type.clone()),
+            MediaKind::Audio => ContentBlock::audio(self.data.clone(), self.mime_type.clone()),
+            MediaKind::File => {
+                let uri = format!("conductor://file/{}", self.name.as_deref().unwrap_or("unnamed"));
+                let contents = ResourceContents::blob(self.data.clone(), uri);
+                ContentBlock::resource(contents.with_mime_type(self.mime_type.clone()))
+            }
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let kind = match self.kind {
+            MediaKind::Image => "image",
+            MediaKind::Audio => "sound",
+            MediaKind::File => "file",
+        };
+        let name = self.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("[{kind}{name}: {}, {} bytes]", self.mime_type, self.bytes)
     }
 }
 
@@ -229,6 +272,7 @@ impl ExecutionResult {
             error: Some(error),
             execution_id,
             timings: Timings::default(),
+            media: Vec::new(),
             truncated: None,
             resources: Vec::new(),
             notes: Vec::new(),
@@ -245,7 +289,8 @@ impl ExecutionResult {
                 Resource::new(link.uri.clone(), link.name).with_mime_type(link.mime_type).with_size(size);
             ContentBlock::resource_link(resource)
         });
-        let content = std::iter::once(ContentBlock::text(text)).chain(links).collect();
+        let media = self.media.iter().map(MediaItem::content);
+        let content = std::iter::once(ContentBlock::text(text)).chain(media).chain(links).collect();
         let structured =
             serde_json::to_value(&self).expect("string keys and finite numbers always serialize");
         let mut result =
@@ -284,6 +329,9 @@ impl ExecutionResult {
             (Some(Value::String(text)), ReturnFormat::Inspect | ReturnFormat::Preview) => text.clone(),
             // Compact: a model pays for every token of it.
             (Some(value), _) => value.to_string(),
+            (None, ReturnFormat::Media) => {
+                self.media.iter().map(MediaItem::in_words).collect::<Vec<_>>().join("\n")
+            }
             (None, _) if self.stdout.is_empty() && self.stderr.is_empty() => "(no value, no output)".into(),
             (None, _) => "(no value)".into(),
         }

@@ -113,8 +113,8 @@ fn output_schema() -> Value {
             "returnValue": { "description": "The value of the code; absent when there is none." },
             "returnValueFormat": {
                 "type": "string",
-                "enum": ["json", "inspect", "preview", "none"],
-                "description": "json: returnValue is the value. inspect: a string showing a value that JSON cannot hold. preview: a string with the beginning and end of a value too large for an answer, see resources. none: there is no value."
+                "enum": ["json", "inspect", "preview", "media", "none"],
+                "description": "json: returnValue is the value. inspect: a string showing a value that JSON cannot hold. preview: a string with the beginning and end of a value too large for an answer, see resources. media: images, sounds or files, which are content of the answer. none: there is no value."
             },
             "stdout": { "type": "string" },
             "stderr": { "type": "string" },
@@ -144,6 +144,20 @@ fn output_schema() -> Value {
                     "compute": { "type": "number" }
                 },
                 "required": ["total", "prepare", "queue", "run", "compute"]
+            },
+            "media": {
+                "type": "array",
+                "description": "What the code returned as images, sounds or files; their data is content of the answer.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "kind": { "type": "string", "enum": ["image", "audio", "file"] },
+                        "mimeType": { "type": "string" },
+                        "name": { "type": "string" },
+                        "bytes": { "type": "integer" }
+                    },
+                    "required": ["kind", "mimeType", "bytes"]
+                }
             },
             "truncated": {
                 "type": "object",

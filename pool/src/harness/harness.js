@@ -3,12 +3,14 @@
 // Channel: descriptor 3 brings commands, descriptor 4 takes replies. Both carry frames: length as u32 little-endian,
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
-//   daemon -> worker   {boot: {workspace, revoke_read, revoke_write}}    once, before anything else
-//                      {run: {code, api_name, globals, max_text}}        once
+//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write}}                    once, before anything else
+//                      {run: {code, api_name, globals, permissions, max_text, max_media}}        once
+//                      {reply: {id, value | error}}            the answer to a call
 //   worker -> daemon   {ready: {}}                             warm, waits for the job
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
 //                      {open: {handles}}                       what keeps the event loop alive after that
 //                      {late: {..}}                            an error nobody caught after that
+//                      {call: {id, method, params}}            what the code asks of the daemon
 //                      {drained: {}}                           the event loop is empty: nothing more can happen
 //
 // User code shares this realm and may replace every global and every method of every prototype. So: everything used
@@ -18,6 +20,7 @@
 
 const { apply, construct, defineProperty, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
 const { freeze, hasOwn, is } = Object;
+const { captureStackTrace } = Error;
 const { isArray } = Array;
 const { isFinite } = Number;
 const { isView } = ArrayBuffer;
@@ -26,9 +29,11 @@ const { parse, stringify } = JSON;
 const { inspect } = Deno;
 const deno = Deno;
 const exitProcess = Deno.exit;
+const NativeError = Error;
 const NativePromise = Promise;
 const NativeTypeError = TypeError;
 const NativeURL = URL;
+const SafeWeakMap = WeakMap;
 const SafeWeakSet = WeakSet;
 const AsyncFunction = (async () => {}).constructor;
 const internals = Deno[Deno.internal];
@@ -48,6 +53,8 @@ const isPrototypeOf = uncurry(Object.prototype.isPrototypeOf);
 const has = uncurry(WeakSet.prototype.has);
 const add = uncurry(WeakSet.prototype.add);
 const remove = uncurry(WeakSet.prototype.delete);
+const getWeak = uncurry(WeakMap.prototype.get);
+const setWeak = uncurry(WeakMap.prototype.set);
 const forEachMap = uncurry(Map.prototype.forEach);
 const forEachSet = uncurry(Set.prototype.forEach);
 const encodeInto = uncurry(TextEncoder.prototype.encodeInto);
@@ -55,6 +62,13 @@ const encode = uncurry(TextEncoder.prototype.encode);
 const decode = uncurry(TextDecoder.prototype.decode);
 const subarray = uncurry(Uint8Array.prototype.subarray);
 const lengthOf = getter(getPrototypeOf(Uint8Array.prototype), "length");
+const arrayTag = getter(getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag);
+const toBase64 = uncurry(Uint8Array.prototype.toBase64);
+const bufferLength = getter(ArrayBuffer.prototype, "byteLength");
+const blobSize = getter(Blob.prototype, "size");
+const blobType = getter(Blob.prototype, "type");
+const blobBuffer = uncurry(Blob.prototype.arrayBuffer);
+const readAsync = uncurry(Deno.FsFile.prototype.read);
 const readSync = uncurry(Deno.FsFile.prototype.readSync);
 const writeSync = uncurry(Deno.FsFile.prototype.writeSync);
 const preventDefault = uncurry(Event.prototype.preventDefault);
@@ -64,6 +78,7 @@ const reasonOf = getter(PromiseRejectionEvent.prototype, "reason");
 const ErrorPrototype = Error.prototype;
 const ObjectPrototype = Object.prototype;
 const ArrayPrototype = Array.prototype;
+const BlobPrototype = Blob.prototype;
 const MapPrototype = Map.prototype;
 const SetPrototype = Set.prototype;
 const Bytes = Uint8Array;
@@ -73,10 +88,18 @@ const decoder = new TextDecoder();
 // An object without prototype: no property of it can come from user code.
 const bare = (fields) => ({ __proto__: null, ...fields });
 
+// With its own `constructor` a promise is awaited as it is; no replaced `then` or species is looked up.
+const own = (promise) => defineProperty(promise, "constructor", bare({ value: NativePromise })) && promise;
+
+const defineFrozen = (name, value) =>
+  defineProperty(globalThis, name, bare({ value: freeze(value), enumerable: true }));
+
 // ---- Frames ----
 
 const commands = Deno.openSync("/dev/fd/3", { read: true });
 const replies = Deno.openSync("/dev/fd/4", { write: true });
+// The same pipe once more: while a read of one file waits, Deno refuses another of the same.
+const answers = Deno.openSync("/dev/fd/3", { read: true });
 
 // Blocks without using CPU. False at the end of the stream, which only the daemon's death brings.
 function readFully(buffer) {
@@ -88,10 +111,12 @@ function readFully(buffer) {
   return true;
 }
 
+const readLength = (header) => (header[0] | (header[1] << 8) | (header[2] << 16) | (header[3] << 24)) >>> 0;
+
 function readFrame() {
   const header = new Bytes(4);
   if (!readFully(header)) return exitProcess(0);
-  const body = new Bytes((header[0] | (header[1] << 8) | (header[2] << 16) | (header[3] << 24)) >>> 0);
+  const body = new Bytes(readLength(header));
   if (!readFully(body)) return exitProcess(0);
   return parse(decode(decoder, body));
 }
@@ -258,6 +283,245 @@ function encodeValue(value) {
   return `{"kind":"inspect","text":${quote(clip(show(value), maxText))}}`;
 }
 
+// ---- Media ----
+
+let maxMedia = 0; // bytes; comes with the job
+const MAX_MEDIA_ITEMS = 64;
+const MAX_NAME = 255;
+
+// What `conductor.image` and its like have made, by the object that stands for it in user code.
+const made = new SafeWeakMap();
+
+const isBytes = (value) => arrayTag(value) === "Uint8Array";
+
+function isBlob(value) {
+  try {
+    return !isProxy(value) && isPrototypeOf(BlobPrototype, value) && blobSize(value) >= 0;
+  } catch {
+    return false;
+  }
+}
+
+// The media type that the first bytes tell, or "".
+function sniff(bytes) {
+  const begins = (text, at = 0) => {
+    for (let i = 0; i < text.length; i++) if (bytes[at + i] !== charCodeAt(text, i)) return false;
+    return true;
+  };
+  if (begins("\x89PNG\r\n\x1a\n")) return "image/png";
+  if (begins("\xff\xd8\xff")) return "image/jpeg";
+  if (begins("GIF87a") || begins("GIF89a")) return "image/gif";
+  if (begins("RIFF") && begins("WEBP", 8)) return "image/webp";
+  if (begins("RIFF") && begins("WAVE", 8)) return "audio/wav";
+  if (begins("ID3")) return "audio/mpeg";
+  if (begins("OggS")) return "audio/ogg";
+  if (begins("fLaC")) return "audio/flac";
+  if (begins("%PDF-")) return "application/pdf";
+  return "";
+}
+
+const kindOf = (type) => startsWith(type, "image/") ? "image" : startsWith(type, "audio/") ? "audio" : "file";
+
+// `type/subtype` of a media type, without its parameters; "" if it is none.
+function essence(type) {
+  let slashes = 0;
+  let end = 0;
+  for (; end < type.length; end++) {
+    const c = charCodeAt(type, end);
+    if (c === 0x3b || c === 0x20) break; // ";", " "
+    if (c === 0x2f) slashes++; // "/"
+    else if (c <= 0x20 || c >= 0x7f || c === 0x22 || c === 0x2c) return ""; // controls, `"`, ","
+  }
+  const first = charCodeAt(type, 0);
+  return slashes === 1 && first !== 0x2f && charCodeAt(type, end - 1) !== 0x2f ? sliceText(type, 0, end) : "";
+}
+
+// Bytes that user code cannot change any more, or a Blob, which nobody can change.
+function mediaSource(value, kind) {
+  if (isBytes(value)) return new Bytes(value);
+  if (isBlob(value)) return value;
+  if (kind === "file" && typeof value === "string") return encode(encoder, value);
+  try {
+    if (bufferLength(value) >= 0) return new Bytes(new Bytes(value));
+  } catch {
+    // Not an ArrayBuffer either.
+  }
+  const text = kind === "file" ? " or a string" : "";
+  throw new NativeTypeError(`conductor.${kind} takes a Uint8Array, an ArrayBuffer, a Blob${text}`);
+}
+
+function makeMedia(kind, value, options) {
+  const source = mediaSource(value, kind);
+  const { mimeType: given, name } = options ?? bare();
+  let mediaType = isBytes(source) ? sniff(source) : essence(blobType(source));
+  if (given !== undefined) mediaType = typeof given === "string" ? essence(given) : "";
+  else if (kind === "file" && mediaType === "") {
+    mediaType = typeof value === "string" ? "text/plain" : "application/octet-stream";
+  }
+  if (mediaType === "" || (kind !== "file" && kindOf(mediaType) !== kind)) {
+    throw new NativeTypeError(`conductor.${kind} needs { mimeType: "${kind === "file" ? "type" : kind}/..." } for this`);
+  }
+  if (name !== undefined && (typeof name !== "string" || name.length > MAX_NAME)) {
+    throw new NativeTypeError(`conductor.${kind}: the name must be a string of at most ${MAX_NAME} characters`);
+  }
+  const item = bare({ kind, mediaType, name, source });
+  const shown = freeze(bare({ kind, mimeType: mediaType, ...(name === undefined ? {} : { name }), bytes: sizeOf(item) }));
+  setWeak(made, shown, item);
+  return shown;
+}
+
+const sizeOf = ({ source }) => isBytes(source) ? lengthOf(source) : blobSize(source);
+
+// What `value` is as media; `undefined` if it is none.
+function asMedia(value) {
+  if (typeof value !== "object" || value === null) return undefined;
+  const item = getWeak(made, value);
+  if (item !== undefined) return item;
+  const mediaType = isBytes(value) ? sniff(value) : isBlob(value) ? essence(blobType(value)) : "";
+  return mediaType === "" ? undefined : bare({ kind: kindOf(mediaType), mediaType, name: undefined, source: value });
+}
+
+// The media in a returned value: it is one, or an array of nothing else.
+function mediaIn(value) {
+  if (isProxy(value) || !isArray(value)) {
+    const item = asMedia(value);
+    return item === undefined ? undefined : [item];
+  }
+  if (value.length === 0 || value.length > MAX_MEDIA_ITEMS) return undefined;
+  const items = [];
+  for (let i = 0; i < value.length; i++) {
+    const property = getOwnPropertyDescriptor(value, i);
+    const item = property !== undefined && hasOwn(property, "value") ? asMedia(property.value) : undefined;
+    if (item === undefined) return undefined;
+    defineProperty(items, i, bare({ value: item, enumerable: true }));
+  }
+  return items;
+}
+
+async function encodeMedia(items) {
+  let total = 0;
+  for (let i = 0; i < items.length; i++) total += sizeOf(items[i]);
+  if (total > maxMedia) return `{"kind":"oversized","bytes":${total}}`;
+  let text = "";
+  for (let i = 0; i < items.length; i++) {
+    const { kind, mediaType, name, source } = items[i];
+    const bytes = isBytes(source) ? source : new Bytes(await own(blobBuffer(source)));
+    const label = name === undefined ? "" : `"name":${quote(toWellFormed(name))},`;
+    const head = `{"kind":"${kind}","media_type":${quote(mediaType)},${label}`;
+    text += `${i === 0 ? "" : ","}${head}"data":"${toBase64(bytes)}"}`;
+  }
+  return `{"kind":"media","items":[${text}]}`;
+}
+
+// ---- Calls to the daemon ----
+
+// What the daemon works on at one time; later calls wait here. Must equal MAX_IN_FLIGHT in worker/calls.rs.
+const MAX_IN_FLIGHT = 64;
+
+const calls = bare(); // by number; those before `sent` have been sent
+let called = 0;
+let sent = 0;
+let inFlight = 0;
+let reading = false;
+
+// Asks the daemon. `params` is JSON text; `convert` makes the promise's value of the answer. `site` is the function of the
+// API that user code has called: the stack of a failure begins at its caller.
+function callDaemon(method, params, convert, site) {
+  const trace = bare();
+  try {
+    captureStackTrace(trace, site);
+  } catch {
+    // Only a convenience, and user code can break it.
+  }
+  return new NativePromise((resolve, reject) => {
+    calls[called] = bare({ frame: `{"call":{"id":${called},"method":"${method}","params":${params}}}`, resolve, reject, convert, trace });
+    called++;
+    sendCalls();
+    if (!reading) readAnswers();
+  });
+}
+
+function sendCalls() {
+  for (; sent < called && inFlight < MAX_IN_FLIGHT; sent++, inFlight++) writeFrame(calls[sent].frame);
+}
+
+// The pipe is read only while an answer is due, so that it does not keep the event loop alive.
+async function readAnswers() {
+  reading = true;
+  while (inFlight > 0) {
+    let reply;
+    try {
+      const header = new Bytes(4);
+      if (!await own(readFullyAsync(header))) throw new NativeError("the daemon has closed the channel");
+      const body = new Bytes(readLength(header));
+      if (!await own(readFullyAsync(body))) throw new NativeError("the daemon has closed the channel");
+      reply = parse(decode(decoder, body)).reply;
+    } catch (error) {
+      return failCalls(error);
+    }
+    settleCall(reply);
+    sendCalls();
+  }
+  reading = false;
+}
+
+async function readFullyAsync(buffer) {
+  for (let at = 0, length = lengthOf(buffer); at < length;) {
+    const n = await own(readAsync(answers, at === 0 ? buffer : subarray(buffer, at)));
+    if (n === null) return false;
+    at += n;
+  }
+  return true;
+}
+
+function settleCall(reply) {
+  const call = calls[reply.id];
+  if (call === undefined) return; // answers a frame that user code wrote itself: no call of ours is done
+  delete calls[reply.id];
+  inFlight--;
+  try {
+    if (hasOwn(reply, "error")) call.reject(callError(reply.error, call.trace));
+    else call.resolve(call.convert(reply.value));
+  } catch (error) {
+    call.reject(error);
+  }
+}
+
+// User code has spoiled the channel: `reading` stays true, since where a frame begins is lost.
+function failCalls(error) {
+  const ids = ownKeys(calls);
+  for (let i = 0; i < ids.length; i++) {
+    const { reject } = calls[ids[i]];
+    delete calls[ids[i]];
+    reject(error);
+  }
+}
+
+function callError({ name, message }, trace) {
+  const error = new NativeError(message);
+  const define = (key, value) => defineProperty(error, key, bare({ value, writable: true, configurable: true }));
+  if (name !== "Error") define("name", name);
+  const stack = read(trace, "stack");
+  // Its first line is "Error", made before there was a message.
+  if (typeof stack === "string") define("stack", `${name}: ${message}${sliceText(stack, 5)}`);
+  return error;
+}
+
+// The object `conductor` of user code.
+function makeConductor(version) {
+  const stored = ({ media_type, text }) => media_type === "application/json" ? parse(text) : text;
+  const api = {
+    result(id) {
+      const text = typeof id === "string" ? id : show(id);
+      return callDaemon("result", `{"id":${quote(clip(text, MAX_NAME))}}`, stored, api.result);
+    },
+    image: (bytes, options) => makeMedia("image", bytes, options),
+    audio: (bytes, options) => makeMedia("audio", bytes, options),
+    file: (content, options) => makeMedia("file", content, options),
+  };
+  return bare({ version, result: freeze(api.result), image: freeze(api.image), audio: freeze(api.audio), file: freeze(api.file) });
+}
+
 // ---- Errors ----
 
 const MAX_CAUSES = 8; // nesting of causes and members together
@@ -350,27 +614,32 @@ function defineGlobals(globals) {
   }
 }
 
+function freezeDeep(value) {
+  if (typeof value !== "object" || value === null) return value;
+  const keys = ownKeys(value);
+  for (let i = 0; i < keys.length; i++) freezeDeep(value[keys[i]]);
+  return freeze(value);
+}
+
 // Must equal USER_SCRIPT_URL in worker/frame.rs.
 const USER_SCRIPT_URL = "conductor:main.ts";
 
 function call(code, apiName) {
   const body = new AsyncFunction(apiName, `${code}\n//# sourceURL=${USER_SCRIPT_URL}`);
-  const promise = apply(body, undefined, [api]);
-  // With its own `constructor` the promise is awaited as it is; no replaced `then` or species is looked up.
-  defineProperty(promise, "constructor", bare({ value: NativePromise }));
-  return promise;
+  return own(apply(body, undefined, [api]));
 }
 
 // Exactly one `settled` frame leaves, whoever is first: the value, an uncaught error, an exit.
 let settled = false;
 let over = false;
 
-// Nothing of user code runs after this: the read returns only when the daemon closes the pipe.
+// Nothing of user code runs after this: the reads end only when the daemon closes the pipe.
 function stop() {
   if (over) return;
   over = true;
   writeFrame('{"drained":{}}');
-  readFully(new Bytes(1));
+  const late = new Bytes(1024); // answers to calls that nobody waits for any more
+  while (readFully(late));
 }
 
 function settle(json) {
@@ -387,8 +656,9 @@ function fail(thrown) {
   stop();
 }
 
-async function run({ code, api_name: apiName, globals, max_text }) {
+async function run({ code, api_name: apiName, globals, max_text, max_media }) {
   maxText = max_text;
+  maxMedia = max_media;
   let value;
   try {
     defineGlobals(globals);
@@ -397,7 +667,14 @@ async function run({ code, api_name: apiName, globals, max_text }) {
     fail(thrown);
     return;
   }
-  settle(encodeValue(value));
+  let media;
+  try {
+    const items = mediaIn(value);
+    if (items !== undefined) media = await own(encodeMedia(items));
+  } catch {
+    // Shown like any other value.
+  }
+  settle(media ?? encodeValue(value));
   reportOpenHandles();
 }
 
@@ -490,6 +767,7 @@ async function warm() {
     api_name: "api",
     globals: { warm: 1 },
     max_text: 1000,
+    max_media: 0,
   });
   await run(parse(decode(decoder, encode(encoder, stringify(job)))));
   cancelTimer(handlesTimer);
@@ -505,6 +783,7 @@ if (boot.revoke_read) Deno.permissions.revokeSync({ name: "read", path: "/dev/fd
 if (boot.revoke_write) Deno.permissions.revokeSync({ name: "write", path: "/dev/fd/4" });
 const api = makeApi(boot.workspace);
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
+defineFrozen("conductor", makeConductor(boot.version));
 await warm();
 watchForTheEnd();
 // Once the module has been evaluated, the end of the event loop is one step away from the end of the job. The microtask
@@ -512,5 +791,7 @@ watchForTheEnd();
 addEventListener("load", async () => {
   await undefined;
   writeFrame('{"ready":{}}');
-  run(readFrame().run);
+  const job = readFrame().run;
+  defineFrozen("PERMISSIONS", freezeDeep(job.permissions));
+  run(job);
 }, { once: true });

@@ -80,6 +80,7 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         linger: Duration::from_secs(5),
         max_output_bytes: 1 << 20,
         max_result_bytes: 1 << 20,
+        max_media_bytes: 1 << 16,
     };
     let globals = Map::from_iter([("nonce".to_owned(), Value::from(nonce))]);
     Job {
@@ -87,6 +88,8 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         code: milliseconds.to_string(),
         api_name: String::new(),
         globals,
+        permissions: serde_json::Value::Null,
+        host: None,
         limits,
     }
 }

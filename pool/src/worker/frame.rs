@@ -8,9 +8,11 @@ use std::io;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::net::unix::pipe;
 
+use crate::host::HostError;
 use crate::job::{Settled, Thrown};
 
 /// The name of the job's code in stack frames.
@@ -25,15 +27,27 @@ const HEADER: usize = 4;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Command<'a> {
-    /// The first frame: the workspace, and which permissions the harness gives back once its channel is open.
-    Boot { workspace: &'a str, revoke_read: bool, revoke_write: bool },
-    /// The second and last: the job.
+    /// The first frame: what is the same for every job, and which permissions the harness gives back once its channel is
+    /// open.
+    Boot { workspace: &'a str, version: &'a str, revoke_read: bool, revoke_write: bool },
+    /// The second: the job.
     Run {
         code: &'a str,
         api_name: &'a str,
         globals: &'a Map<String, Value>,
         /// UTF-16 units of an inspected value beyond which the harness cuts it.
         max_text: usize,
+        /// Bytes of media beyond which the harness sends their size alone.
+        max_media: usize,
+        permissions: &'a Value,
+    },
+    /// The answer to a call. One of the two is there.
+    Reply {
+        id: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a HostError>,
     },
 }
 
@@ -49,7 +63,17 @@ pub(crate) enum Reply {
         handles: Vec<String>,
     },
     Late(Thrown),
+    Call(Call),
     Drained {},
+}
+
+/// A question to the daemon, under a number of the worker's own choice.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Call {
+    pub(crate) id: u64,
+    pub(crate) method: String,
+    /// Read only if the call is admitted.
+    pub(crate) params: Box<RawValue>,
 }
 
 /// Why a worker's channel cannot be read any further.

@@ -52,7 +52,7 @@ impl Progress {
             }
             Reply::Open { handles } => self.open = handles,
             Reply::Drained {} => return Some(End::Drained),
-            Reply::Warm(_) | Reply::Ready {} | Reply::Settled(_) | Reply::Late(_) => {}
+            Reply::Warm(_) | Reply::Ready {} | Reply::Settled(_) | Reply::Late(_) | Reply::Call(_) => {}
         }
         (self.replies > MAX_REPLIES).then_some(End::Flooded)
     }

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::DenoWorker;
-use super::frame::{self, Command};
+use super::calls::Calls;
+use super::frame::{self, Command, Reply};
 use super::output::{CHUNK, Output, read_now};
 use super::process::Status;
 use super::progress::{End, Progress};
@@ -52,9 +53,11 @@ pub(super) async fn run(
 /// Everything about a run in progress.
 struct Run {
     worker: DenoWorker,
-    /// The run frame and how much of it the worker has taken; a large one does not fit into the pipe at once.
+    /// The frame being handed over and how much of it the worker has taken; a large one does not fit into the pipe at
+    /// once.
     command: Vec<u8>,
     sent: usize,
+    calls: Calls,
     progress: Progress,
     output: Output,
     events: Option<mpsc::Sender<RunEvent>>,
@@ -81,6 +84,8 @@ enum Turn {
     /// The reply pipe has bytes, or has ended; false when it cannot be watched.
     Replies(bool),
     Send,
+    /// The frame of an answer to a call.
+    Answer(Vec<u8>),
     Exited(Status),
     Forward,
     Output(Stream),
@@ -94,6 +99,8 @@ impl Run {
             api_name: &job.api_name,
             globals: &job.globals,
             max_text: limits.max_result_bytes / MAX_ESCAPE,
+            max_media: limits.max_media_bytes,
+            permissions: &job.permissions,
         });
         worker.frames.set_limit(limits.max_result_bytes.saturating_add(ENVELOPE));
         let cpu_before = worker.process.cpu_time();
@@ -102,6 +109,7 @@ impl Run {
             worker,
             command,
             sent: 0,
+            calls: Calls::new(job.host.clone()),
             progress: Progress::default(),
             output: Output::new(limits.max_output_bytes),
             events,
@@ -125,10 +133,11 @@ impl Run {
         }
     }
 
-    async fn next_turn(&self, cancel: &CancellationToken) -> Turn {
+    async fn next_turn(&mut self, cancel: &CancellationToken) -> Turn {
         let DenoWorker { exit, stdout, stderr, commands, replies, .. } = &self.worker;
+        let sending = self.sent < self.command.len();
         let may_read = self.unforwarded.is_none();
-        // Cancel-safe, every arm: each waits for a condition and takes nothing before it is chosen.
+        // Cancel-safe, every arm: each waits for a condition, or takes an answer only if it is chosen.
         // Biased: what ends a run is never kept waiting by what the worker writes; results come before output, since
         // all output printed before a result is collected when the run ends.
         tokio::select! {
@@ -136,9 +145,10 @@ impl Run {
             () = cancel.cancelled() => Turn::Cancelled,
             () = sleep_until(self.deadline) => Turn::OutOfTime,
             ready = replies.readable(), if self.open.replies => Turn::Replies(ready.is_ok()),
-            _ = commands.writable(), if self.sent < self.command.len() => Turn::Send,
+            _ = commands.writable(), if sending => Turn::Send,
             status = exit.ended() => Turn::Exited(status),
             () = has_room(self.events.as_ref()), if !may_read => Turn::Forward,
+            frame = self.calls.answer(), if !sending && !self.calls.is_empty() => Turn::Answer(frame),
             _ = stdout.readable(), if may_read && self.open.stdout => Turn::Output(Stream::Stdout),
             _ = stderr.readable(), if may_read && self.open.stderr => Turn::Output(Stream::Stderr),
         }
@@ -152,12 +162,16 @@ impl Run {
             Turn::Replies(readable) => return self.on_replies(readable),
             Turn::Output(stream) => return self.on_output(stream),
             Turn::Send => self.send(),
+            Turn::Answer(frame) => {
+                (self.command, self.sent) = (frame, 0);
+                self.send();
+            }
             Turn::Forward => self.forward(),
         }
         None
     }
 
-    /// Hands over as much of the run frame as the pipe takes.
+    /// Hands over as much of the frame as the pipe takes.
     fn send(&mut self) {
         match rustix::io::write(&self.worker.commands, &self.command[self.sent..]) {
             Ok(n) => self.sent += n,
@@ -183,6 +197,11 @@ impl Run {
         let end = loop {
             match self.worker.frames.next() {
                 Ok(None) => break None,
+                Ok(Some(Reply::Call(call))) => {
+                    if !self.calls.start(&call) {
+                        break Some(End::Flooded);
+                    }
+                }
                 Ok(Some(reply)) => {
                     if let Some(end) = self.progress.on_reply(reply) {
                         break Some(end);

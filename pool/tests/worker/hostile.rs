@@ -9,7 +9,7 @@ use crate::support::{Bench, job, json as json_of, settled};
 
 /// Changes to the realm that break a program which trusts it. Each is run before returning a value, before throwing,
 /// and before leaving a promise open.
-const REALM_ATTACKS: &[&str] = &[
+pub(crate) const REALM_ATTACKS: &[&str] = &[
     "Object.prototype.toJSON = () => 'lie';",
     "Array.prototype.toJSON = () => { throw 1 };",
     "String.prototype.toJSON = Number.prototype.toJSON = () => 'lie';",
@@ -161,7 +161,7 @@ async fn closing_every_descriptor_breaks_only_this_run() {
 }
 
 /// Writes raw bytes to the reply pipe, as any code can that adopts a descriptor.
-fn forge(bytes: &str, then: &str) -> String {
+pub(crate) fn forge(bytes: &str, then: &str) -> String {
     format!(
         "const {{ Pipe, constants }} = process.binding('pipe_wrap'); const {{ WriteWrap }} = process.binding('stream_wrap');
          const p = new Pipe(constants.SOCKET); p.open(4);

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod calls;
 mod endings;
 mod errors;
 mod grants;
 mod hostile;
 mod isolation;
 mod leaks;
+mod media;
 mod support;
 mod values;

@@ -111,11 +111,14 @@ pub(crate) fn job(code: &str) -> Job {
         code: code.to_owned(),
         api_name: "api".to_owned(),
         globals: Map::new(),
+        permissions: serde_json::Value::Null,
+        host: None,
         limits: RunLimits {
             wall: Duration::from_secs(20),
             linger: Duration::from_millis(300),
             max_output_bytes: 1 << 20,
             max_result_bytes: 1 << 20,
+            max_media_bytes: 1 << 16,
         },
     }
 }

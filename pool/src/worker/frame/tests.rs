@@ -16,8 +16,9 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn commands_are_a_length_and_json() {
-    let bytes = encode(&Command::Boot { workspace: "/é", revoke_read: true, revoke_write: false });
-    let expected = r#"{"boot":{"workspace":"/é","revoke_read":true,"revoke_write":false}}"#;
+    let bytes =
+        encode(&Command::Boot { workspace: "/é", version: "1", revoke_read: true, revoke_write: false });
+    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false}}"#;
     assert_eq!(bytes, framed(expected.as_bytes()));
 }
 
@@ -41,6 +42,15 @@ fn every_reply_of_the_harness_is_understood() {
         (
             r#"{"late":{"name":"Error"}}"#,
             r#"Late(Thrown { name: "Error", message: "", stack: "", cause: None, errors: [] })"#,
+        ),
+        (
+            r#"{"settled":{"kind":"media","items":[{"kind":"image","media_type":"image/png","data":"AA=="}]}}"#,
+            r#"Settled(Media { items: [Media { kind: Image, media_type: "image/png", name: None, data: "AA==" }] })"#,
+        ),
+        (r#"{"settled":{"kind":"oversized","bytes":9}}"#, "Settled(Oversized { bytes: 9 })"),
+        (
+            r#"{"call":{"id":1,"method":"m","params":{"a": 1}}}"#,
+            r#"Call(Call { id: 1, method: "m", params: RawValue({"a": 1}) })"#,
         ),
         (r#"{"drained":{}}"#, "Drained"),
     ];

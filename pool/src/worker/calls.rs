@@ -1,0 +1,198 @@
+//! The calls of one run that wait for an answer: admits them, within bounds, and makes a frame of each answer.
+//!
+//! An answer is taken only when the one before it has been handed over, so a worker that does not read makes the daemon
+//! hold one answer, not all. Dropping the calls, as the end of a run does, drops what is still being worked on.
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use serde_json::Value;
+
+use super::frame::{self, Call, Command};
+use crate::host::{Host, HostError};
+use crate::source::BoxFuture;
+
+/// Calls that are worked on at one time. The harness keeps later ones back, so only code that writes frames itself
+/// gets to know this limit.
+pub(crate) const MAX_IN_FLIGHT: usize = 64;
+
+/// Calls of one run: far more than a program needs, few enough that a loop does not go on for ever.
+pub(crate) const MAX_CALLS: usize = 10_000;
+
+/// Bytes of all parameters that are worked on; as values they take up to sixteen times as much.
+pub(crate) const MAX_PARAMS_BYTES: usize = 4 << 20;
+
+/// Calls without an answer yet, refused ones among them, before the worker counts as flooding.
+const MAX_UNANSWERED: usize = 4 * MAX_IN_FLIGHT;
+
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    host: Option<Host>,
+    unanswered: FuturesUnordered<BoxFuture<'static, Answer>>,
+    in_flight: usize,
+    params_bytes: usize,
+    total: usize,
+}
+
+/// What became of one call.
+struct Answer {
+    id: u64,
+    result: Result<Value, HostError>,
+    /// Bytes of parameters that it held; `None` if it was refused.
+    held: Option<usize>,
+}
+
+impl Calls {
+    pub(crate) fn new(host: Option<Host>) -> Self {
+        Self { host, ..Self::default() }
+    }
+
+    /// Takes one call; false when the worker asks without reading the answers.
+    pub(crate) fn start(&mut self, call: &Call) -> bool {
+        self.total += 1;
+        let id = call.id;
+        match self.admit(call) {
+            Ok(future) => {
+                let bytes = call.params.get().len();
+                self.in_flight += 1;
+                self.params_bytes += bytes;
+                self.unanswered
+                    .push(Box::pin(async move { Answer { id, result: future.await, held: Some(bytes) } }));
+            }
+            Err(error) => {
+                let answer = Answer { id, result: Err(error), held: None };
+                self.unanswered.push(Box::pin(std::future::ready(answer)));
+            }
+        }
+        self.unanswered.len() <= MAX_UNANSWERED
+    }
+
+    fn admit(&self, call: &Call) -> Result<BoxFuture<'static, Result<Value, HostError>>, HostError> {
+        let refused = |why: String| Err(HostError::new(why));
+        let Some(host) = &self.host else {
+            return refused(format!("`{}` is not available here", call.method));
+        };
+        if self.total > MAX_CALLS {
+            return refused(format!("a run may make {MAX_CALLS} calls; this was one more"));
+        }
+        if self.in_flight >= MAX_IN_FLIGHT {
+            return refused(format!(
+                "a run may wait for {MAX_IN_FLIGHT} calls at one time; this was one more"
+            ));
+        }
+        if self.params_bytes + call.params.get().len() > MAX_PARAMS_BYTES {
+            return refused(format!("the parameters of all pending calls are over {MAX_PARAMS_BYTES} bytes"));
+        }
+        match serde_json::from_str(call.params.get()) {
+            Ok(params) => Ok(host.call(&call.method, params)),
+            Err(error) => refused(format!("the parameters are not understood: {error}")),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
+    /// The frame of the next answer; never ready when there is none to come.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped has taken no answer.
+    pub(crate) async fn answer(&mut self) -> Vec<u8> {
+        let Some(Answer { id, result, held }) = self.unanswered.next().await else {
+            return std::future::pending().await;
+        };
+        if let Some(bytes) = held {
+            self.in_flight -= 1;
+            self.params_bytes -= bytes;
+        }
+        let command = match &result {
+            Ok(value) => Command::Reply { id, value: Some(value), error: None },
+            Err(error) => Command::Reply { id, value: None, error: Some(error) },
+        };
+        frame::encode(&command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+    use crate::host::HostCalls;
+
+    /// Echoes; never answers `hang`. Counts the calls it was asked for.
+    #[derive(Default)]
+    struct Echo(Arc<AtomicUsize>);
+
+    impl HostCalls for Echo {
+        fn call(&self, method: &str, params: Value) -> BoxFuture<'static, Result<Value, HostError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            match method {
+                "echo" => Box::pin(std::future::ready(Ok(params))),
+                _ => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    fn call(id: u64, method: &str, params: &Value) -> Call {
+        Call { id, method: method.to_owned(), params: to_raw_value(params).unwrap() }
+    }
+
+    async fn answer(calls: &mut Calls) -> Value {
+        serde_json::from_slice(&calls.answer().await[4..]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_bears_the_number_of_its_call_even_twice() {
+        let mut calls = Calls::new(Some(Host::new(Echo::default())));
+        for id in [7, 7, u64::MAX] {
+            assert!(calls.start(&call(id, "echo", &json!({ "a": id }))));
+            assert_eq!(answer(&mut calls).await, json!({ "reply": { "id": id, "value": { "a": id } } }));
+        }
+        assert!(calls.is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_a_host_a_call_fails() {
+        let mut calls = Calls::new(None);
+        calls.start(&call(1, "echo", &json!(1)));
+        let error = json!({ "name": "Error", "message": "`echo` is not available here" });
+        assert_eq!(answer(&mut calls).await, json!({ "reply": { "id": 1, "error": error } }));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_a_bound_is_refused_and_never_reaches_the_host() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut calls = Calls::new(Some(Host::new(Echo(asked.clone()))));
+        for id in 0..64 {
+            calls.start(&call(id, "hang", &json!(null)));
+        }
+        calls.start(&call(64, "echo", &json!(null)));
+        let refused = answer(&mut calls).await;
+        assert!(refused["reply"]["error"]["message"].as_str().unwrap().contains("64 calls"), "{refused}");
+        assert_eq!(asked.load(Ordering::Relaxed), 64);
+
+        let mut calls = Calls::new(Some(Host::new(Echo::default())));
+        calls.start(&call(0, "echo", &json!("x".repeat(MAX_PARAMS_BYTES))));
+        assert!(
+            answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("parameters")
+        );
+        for id in 1..MAX_CALLS as u64 {
+            calls.start(&call(id, "echo", &json!(null)));
+            assert!(answer(&mut calls).await["reply"].get("value").is_some(), "call {id}");
+        }
+        calls.start(&call(0, "echo", &json!(null)));
+        assert!(
+            answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("10000 calls")
+        );
+    }
+
+    #[test]
+    fn asking_without_reading_is_a_flood() {
+        let mut calls = Calls::new(None);
+        let taken = (0..).take_while(|id| calls.start(&call(*id, "echo", &json!(null)))).count();
+        assert_eq!(taken, MAX_UNANSWERED);
+    }
+}
