@@ -14,3 +14,4 @@ mod progress;
 mod recovery;
 mod status;
 mod tool;
+mod values;
