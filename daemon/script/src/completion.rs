@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     pub(crate) values: HashSet<u32>,
     /// Statements before which the value becomes `undefined`.
     pub(crate) resets: HashMap<u32, Reset>,
-    /// `finally` blocks during which the value is kept aside.
+    /// `finally` blocks that may be left by `break` or `continue`: the value is kept aside while they run.
     pub(crate) kept: HashSet<u32>,
 }
 
@@ -140,14 +140,12 @@ impl Planner {
     fn attempt(&mut self, it: &TryStatement<'_>, place: Place) {
         if let Some(finalizer) = &it.finalizer
             && self.breakable
+            && !finalizer.body.is_empty()
         {
             // A `finally` block counts only when a `break` or `continue` leaves it.
             self.set = true;
-            let values = self.plan.values.len() + self.plan.resets.len();
             self.list(&finalizer.body);
-            if self.plan.values.len() + self.plan.resets.len() > values {
-                self.plan.kept.insert(finalizer.span.start);
-            }
+            self.plan.kept.insert(finalizer.span.start);
             self.set = false;
         }
         let after = self.set;

@@ -258,7 +258,7 @@ impl<'a> Visit<'a> for Rewriter<'_, 'a> {
             it.finalizer.as_ref().map(|block| block.span).filter(|span| self.plan.kept.contains(&span.start));
         if let Some(block) = kept {
             let (value, backup) = (self.out.names.value(), self.out.names.fresh());
-            self.out.edits.open_statement(block.start + 1, format!("{backup}={value};"));
+            self.out.edits.open_statement(block.start + 1, format!("{backup}={value};{value}=void 0;"));
             self.out.edits.close(block.end - 1, format!(";{value}={backup};"));
             self.variables.push(backup);
         }

@@ -164,8 +164,8 @@ impl Generator<'_> {
         match self.pick(16) {
             0 => format!("{}", self.pick(5)),
             1 => "log('x')".to_owned(),
-            2 => format!("v0 += {}", self.expression(depth + 1)),
-            3 => format!("v1 = `${{{}}}b`", self.expression(depth + 1)),
+            2 => format!("v0 = (v0 + ({})) % 97", self.expression(depth + 1)),
+            3 => format!("v1 = `${{{}}}b`.slice(0, 9)", self.expression(depth + 1)),
             4 => format!("[{}, {}]", self.expression(depth + 1), self.expression(depth + 1)),
             5 => format!("({{ a: {} }})", self.expression(depth + 1)),
             6 => "() => { v0 }".to_owned(),
