@@ -1,0 +1,1 @@
+//! Upstream MCP servers: configuration, connections, and what is known of them.

@@ -1,0 +1,1 @@
+//! The kernel jail around a worker.
