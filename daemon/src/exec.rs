@@ -6,6 +6,7 @@
 //! Every step can end the call with an error of its own kind; each call gives exactly one [`ExecutionResult`]. Owns the
 //! counter behind execution ids, nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -146,6 +147,7 @@ impl Executor {
             code: script.code.clone(),
             api_name: script.api_name.clone(),
             globals,
+            imports: BTreeMap::new(),
             permissions: profile.permissions(),
             host: Some(Host::new(StoreCalls::new(self.store.clone(), profile.owner(&self.dirs)))),
             limits: profile.limits(timeout),

@@ -179,6 +179,7 @@ impl Profile {
             protected: dirs.protected().map(Path::to_owned).into(),
             heap_mib: self.heap_mib,
             env: self.env.clone(),
+            packages: None,
         }
     }
 

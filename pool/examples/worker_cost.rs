@@ -51,6 +51,7 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         protected: BTreeSet::new(),
         heap_mib: 256,
         env: BTreeMap::new(),
+        packages: None,
     });
     let started = Instant::now();
     source.boot(Arc::clone(&spec)).await?.retire().await;
@@ -106,6 +107,7 @@ fn trivial() -> Job {
         code: "return 1;".to_owned(),
         api_name: "api".to_owned(),
         globals: serde_json::Map::new(),
+        imports: Default::default(),
         permissions: serde_json::Value::Null,
         host: None,
         limits: RunLimits {

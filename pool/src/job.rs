@@ -1,5 +1,6 @@
 //! One run of code: what goes into a worker and what comes out. Pure data.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Job {
     pub api_name: String,
     /// Defined as globals before the code runs; names are already validated.
     pub globals: Map<String, Value>,
+    /// Module specifiers of the code and what is imported in their place.
+    pub imports: BTreeMap<String, String>,
     /// What the code sees as `PERMISSIONS`: a description, no grant.
     pub permissions: Value,
     /// Answers what the code asks while it runs; without one every question fails.

@@ -8,6 +8,7 @@
 
 pub(crate) mod command_line;
 pub(crate) mod deno_dir;
+mod rehearsal;
 pub(crate) mod start;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::spec::{Grants, WorkerSpec};
 use crate::worker::DenoWorker;
 use command_line::{CommandLine, environment, reads};
 use deno_dir::{DenoDir, Directories};
+pub use rehearsal::Rehearsal;
 use start::Start;
 
 /// Descriptors of a worker that opens no connections. Deno holds about twenty; the rest is for the code's own files.
@@ -86,8 +88,11 @@ impl WorkerSource for DenoSpawn {
 impl Inner {
     async fn boot(&self, spec: &WorkerSpec) -> Result<DenoWorker, SpawnError> {
         let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
-        let deno_dir = self.deno_dir(&spec.deno, &directories).await?;
-        self.start(spec, &directories, deno_dir.path(), Files::ReadOnlyUnlessGranted).await
+        let deno_dir = match &spec.packages {
+            Some(packages) => packages.deno_dir.clone(),
+            None => self.deno_dir(&spec.deno, &directories).await?.path().to_owned(),
+        };
+        self.start(spec, &directories, &deno_dir, Files::ReadOnlyUnlessGranted).await
     }
 
     /// The sealed `DENO_DIR` for this Deno, made if there is none or it is damaged.
@@ -110,16 +115,9 @@ impl Inner {
             deno_dir::Staged::Ready(deno_dir) => return Ok(deno_dir),
             deno_dir::Staged::Empty(staging) => staging,
         };
-        let spec = WorkerSpec {
-            deno: deno.to_owned(),
-            workspace: directories.empty().to_owned(),
-            grants: Grants::default(),
-            protected: Default::default(),
-            heap_mib: 256,
-            env: Default::default(),
-        };
+        let spec = rehearsal::plain_spec(deno, directories.empty());
         let worker = self.start(&spec, directories, staging.path(), Files::Writable).await?;
-        worker.rehearse(self.config.boot_timeout).await.map_err(SpawnError::Prepare)?;
+        worker.rehearse("return 1;", self.config.boot_timeout).await.map_err(SpawnError::Prepare)?;
         staging.seal().await.map_err(SpawnError::Prepare)
     }
 
@@ -152,7 +150,7 @@ impl Inner {
                 .map_err(|error| SpawnError::Prepare(error.into()))?,
         };
         let started = start.run().await.map_err(SpawnError::Start)?;
-        DenoWorker::boot(started, line.revoke, &spec.workspace, self.config.boot_timeout).await
+        DenoWorker::boot(started, line.revoke, spec, self.config.boot_timeout).await
     }
 }
 

@@ -21,6 +21,21 @@ pub struct WorkerSpec {
     pub heap_mib: u32,
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
     pub env: BTreeMap<String, String>,
+    /// Packages the code may import; without them Deno refuses every `npm:` and `jsr:` specifier.
+    pub packages: Option<Packages>,
+}
+
+/// A read-only set of packages that a worker imports from, complete: nothing is ever fetched for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Packages {
+    /// The `DENO_DIR` that holds them and Deno's caches. Nobody writes there while workers use it.
+    pub deno_dir: PathBuf,
+    /// A `deno.lock`, used frozen: what is not in it cannot be imported.
+    pub lock: PathBuf,
+    /// The one spelling under which each package is locked, by its name with registry: `npm:axios` is `npm:axios@^1`.
+    pub spellings: BTreeMap<String, String>,
+    /// Specifiers, as the lock spells them, that a worker imports while it boots.
+    pub preload: Vec<String>,
 }
 
 /// Deno permissions, in Deno's own terms.

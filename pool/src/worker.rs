@@ -14,9 +14,9 @@ pub(crate) mod process;
 pub(crate) mod progress;
 mod run;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -24,17 +24,19 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Job, RunEvent, RunReport};
+use crate::job::{Job, RunEvent, RunReport, Settled};
 use crate::launcher::LAUNCH_FAILED;
 use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity};
 use crate::spawn::command_line::Revoke;
 use crate::spawn::start::Started;
+use crate::spec::WorkerSpec;
 use frame::{Command, FrameReader, Reply};
 pub use frame::{USER_LINE_OFFSET, USER_SCRIPT_URL};
 use output::{Output, drain};
 use process::{ExitWatch, Process};
 
-/// Largest frame of a worker that has no job yet: its warm-up's results, a few hundred bytes each.
+/// Largest frame to and from a worker that has no job yet. Its warm-up's results are a few hundred bytes each; what it is
+/// told at boot has to fit into a pipe.
 const MAX_BOOT_FRAME: usize = 64 * 1024;
 
 /// How much a booting worker may print before it counts as broken; the warm-up prints two lines.
@@ -64,7 +66,7 @@ impl DenoWorker {
     pub(crate) async fn boot(
         started: Started,
         revoke: Revoke,
-        workspace: &Path,
+        spec: &WorkerSpec,
         limit: Duration,
     ) -> Result<Self, SpawnError> {
         let deadline = Instant::now() + limit;
@@ -79,12 +81,22 @@ impl DenoWorker {
             replies: receiver(replies)?,
             frames: FrameReader::new(MAX_BOOT_FRAME),
         };
+        let (none, nothing) = (BTreeMap::new(), Vec::new());
+        let (spellings, preload) = match &spec.packages {
+            Some(packages) => (&packages.spellings, &packages.preload),
+            None => (&none, &nothing),
+        };
         let command = frame::encode(&Command::Boot {
-            workspace: &workspace.to_string_lossy(),
+            workspace: &spec.workspace.to_string_lossy(),
             version: env!("CARGO_PKG_VERSION"),
             revoke_read: revoke.read,
             revoke_write: revoke.write,
+            spellings,
+            preload,
         });
+        if command.len() > MAX_BOOT_FRAME {
+            return Err(SpawnError::Prepare(io::Error::other("the list of packages is too long")));
+        }
         let mut output = Output::new(MAX_BOOT_OUTPUT);
         match timeout_at(deadline, worker.until_ready(&command, &mut output)).await {
             Ok(true) => Ok(worker),
@@ -133,27 +145,49 @@ impl DenoWorker {
         }
     }
 
-    /// Runs an empty job and lets the process end by itself, so that Deno writes its caches.
-    pub(crate) async fn rehearse(self, limit: Duration) -> io::Result<()> {
+    /// Runs `code` and lets the process end by itself, so that Deno writes its caches. `code` must be short, and what it
+    /// prints and returns less than a pipe holds.
+    pub(crate) async fn rehearse(self, code: &str, limit: Duration) -> io::Result<Rehearsed> {
         let run = frame::encode(&Command::Run {
-            code: "return 1;",
+            code,
             api_name: "api",
             globals: &serde_json::Map::new(),
+            imports: &BTreeMap::new(),
             max_text: 1000,
             max_media: 0,
             permissions: &serde_json::Value::Null,
         });
         rustix::io::write(&self.commands, &run)?;
-        let Self { exit, process, commands, replies, stdout, stderr, .. } = self;
+        let Self { exit, process, commands, replies, stdout, stderr, mut frames } = self;
         // The end of its command stream is what a worker that has finished waits for.
         drop(commands);
         let status = tokio::time::timeout(limit, exit.ended()).await?;
-        drop((process, replies, stdout, stderr));
-        if status.code == Some(0) {
-            return Ok(());
+        let mut output = Output::new(MAX_BOOT_OUTPUT);
+        drain(&mut output, &stdout, &stderr);
+        drop(process);
+        if status.code != Some(0) {
+            let error = format!("the rehearsal that fills Deno's caches failed: {status}");
+            return Err(io::Error::other(error));
         }
-        Err(io::Error::other(format!("the rehearsal that fills Deno's caches failed: {status}")))
+        while frames.fill_now(&replies).is_ok_and(|bytes| bytes > 0) {}
+        let mut rehearsed = Rehearsed { settled: None, quiet: output.is_empty() };
+        while let Ok(Some(reply)) = frames.next() {
+            match reply {
+                Reply::Settled(settled) => rehearsed.settled = Some(settled),
+                Reply::Open { .. } | Reply::Late(_) => rehearsed.quiet = false,
+                _ => {}
+            }
+        }
+        Ok(rehearsed)
     }
+}
+
+/// What came of a rehearsal.
+#[derive(Debug)]
+pub(crate) struct Rehearsed {
+    pub(crate) settled: Option<Settled>,
+    /// Nothing was printed, and nothing went on after the value was known.
+    pub(crate) quiet: bool,
 }
 
 impl Worker for DenoWorker {

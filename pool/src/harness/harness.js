@@ -3,8 +3,8 @@
 // Channel: descriptor 3 brings commands, descriptor 4 takes replies. Both carry frames: length as u32 little-endian,
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
-//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write}}                    once, before anything else
-//                      {run: {code, api_name, globals, permissions, max_text, max_media}}        once
+//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload}}   once, before anything else
+//                      {run: {code, api_name, globals, imports, permissions, max_text, max_media}}   once
 //                      {reply: {id, value | error}}            the answer to a call
 //   worker -> daemon   {ready: {}}                             warm, waits for the job
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
@@ -585,8 +585,39 @@ const thrownJson = (thrown) => encodeThrown(thrown, 0, bare({ errors: MAX_THROWN
 
 // ---- One run ----
 
+// What is imported in place of a specifier: exact ones come with the job, where the daemon has looked them up.
+let imports = bare();
+
+// The name of a package and what follows it, as in `npm:@a/b@1/c`; `undefined` if it is none.
+function splitPackage(specifier) {
+  const registry = startsWith(specifier, "npm:") ? "npm:" : startsWith(specifier, "jsr:") ? "jsr:" : "";
+  let at = registry.length;
+  if (specifier[at] === "/") at++;
+  const start = at;
+  if (specifier[at] === "@") while (at < specifier.length && specifier[at] !== "/") at++;
+  if (specifier[at] === "/") at++;
+  while (at < specifier.length && specifier[at] !== "/" && specifier[at] !== "@") at++;
+  const name = sliceText(specifier, start, at);
+  const version = at;
+  if (specifier[at] === "@") while (at < specifier.length && specifier[at] !== "/") at++;
+  return { __proto__: null, registry, name, version: sliceText(specifier, version, at), path: sliceText(specifier, at) };
+}
+
+// The spelling under which the lock knows a package. A computed specifier cannot be looked up by the daemon beforehand;
+// one that names no version means the locked one.
+function spell(specifier, spellings) {
+  const exact = imports[specifier];
+  if (exact !== undefined) return exact;
+  const { registry, name, version, path } = splitPackage(specifier);
+  if (version !== "") return specifier;
+  const locked = spellings[`${registry === "" ? "npm:" : registry}${name}`] ??
+    (registry === "" ? spellings[`jsr:${name}`] : undefined);
+  return locked === undefined ? specifier : `${locked}${path}`;
+}
+
 // The object that the code sees under `api_name`: what a module has and a function lacks.
-function makeApi(workspace) {
+function makeApi({ workspace, spellings }) {
+  const known = bare(spellings);
   const directory = startsWith(workspace, "/") ? workspace : `/${workspace}`;
   const main = new NativeURL("file:///");
   main.pathname = encodeURI(`${directory}/main.ts`);
@@ -599,7 +630,7 @@ function makeApi(workspace) {
     meta,
     import(specifier, options) {
       const text = `${specifier}`;
-      return import(isRelative(text) ? resolve(text) : text, options);
+      return import(isRelative(text) ? resolve(text) : spell(text, known), options);
     },
   }));
 }
@@ -656,7 +687,8 @@ function fail(thrown) {
   stop();
 }
 
-async function run({ code, api_name: apiName, globals, max_text, max_media }) {
+async function run({ code, api_name: apiName, globals, imports: exact, max_text, max_media }) {
+  imports = bare(exact);
   maxText = max_text;
   maxMedia = max_media;
   let value;
@@ -766,6 +798,7 @@ async function warm() {
     code: 'console.log("warm", { a: [1] }); console.error("warm"); await null; return { a: [1, "b", null, true] };',
     api_name: "api",
     globals: { warm: 1 },
+    imports: {},
     max_text: 1000,
     max_media: 0,
   });
@@ -781,10 +814,17 @@ const { boot } = readFrame();
 // The channel stays open; only opening it again by path is taken away. A courtesy, not a boundary: see `worker.rs`.
 if (boot.revoke_read) Deno.permissions.revokeSync({ name: "read", path: "/dev/fd/3" });
 if (boot.revoke_write) Deno.permissions.revokeSync({ name: "write", path: "/dev/fd/4" });
-const api = makeApi(boot.workspace);
+const api = makeApi(boot);
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
 defineFrozen("conductor", makeConductor(boot.version));
 await warm();
+for (let i = 0; i < boot.preload.length; i++) {
+  try {
+    await import(boot.preload[i]);
+  } catch {
+    // The job that imports it gets the error.
+  }
+}
 watchForTheEnd();
 // Once the module has been evaluated, the end of the event loop is one step away from the end of the job. The microtask
 // leaves Deno's dispatch of the event, which user code could make throw.

@@ -16,17 +16,11 @@ const COMMANDS: &str = "/dev/fd/3";
 const REPLIES: &str = "/dev/fd/4";
 
 /// Arguments for every worker, whatever its grants.
-const FIXED: [&str; 9] = [
-    "--no-prompt",
-    "--no-config",
-    "--no-lock",
-    "--no-remote",
-    "--no-npm",
-    "--cached-only",
-    "--node-modules-dir=none",
-    "--no-check",
-    "--quiet",
-];
+const FIXED: [&str; 6] =
+    ["--no-prompt", "--no-config", "--cached-only", "--node-modules-dir=none", "--no-check", "--quiet"];
+
+/// Arguments of a worker that has no packages.
+const WITHOUT_PACKAGES: [&str; 3] = ["--no-lock", "--no-remote", "--no-npm"];
 
 /// Environment of every worker: nothing of the daemon's, and no reason for Deno to look anywhere.
 const FIXED_ENV: [(&str, &str); 4] = [
@@ -74,6 +68,15 @@ impl CommandLine {
         let grants = &spec.grants;
         let mut args: Vec<OsString> = vec!["run".into()];
         args.extend(FIXED.map(OsString::from));
+        match &spec.packages {
+            None => args.extend(WITHOUT_PACKAGES.map(OsString::from)),
+            Some(packages) => {
+                // `--cached-only` alone would let code import by name what a package merely depends on.
+                let mut lock = OsString::from("--lock=");
+                lock.push(&packages.lock);
+                args.extend([lock, "--frozen".into()]);
+            }
+        }
         args.push(format!("--v8-flags=--max-old-space-size={}", spec.heap_mib).into());
         let mut revoke = Revoke { read: false, write: false };
         if grants.all {

@@ -23,6 +23,7 @@ pub(super) fn spec(number: usize) -> Arc<WorkerSpec> {
         grants: Grants::default(),
         heap_mib: 64,
         env: Default::default(),
+        packages: None,
         protected: Default::default(),
     })
 }

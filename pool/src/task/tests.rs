@@ -70,6 +70,7 @@ fn spec(name: &str) -> Arc<WorkerSpec> {
         grants: Grants::default(),
         heap_mib: 64,
         env: Default::default(),
+        packages: None,
         protected: Default::default(),
     })
 }
@@ -88,6 +89,7 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         code: milliseconds.to_string(),
         api_name: String::new(),
         globals,
+        imports: Default::default(),
         permissions: serde_json::Value::Null,
         host: None,
         limits,

@@ -4,6 +4,7 @@
 //! another build, so there is no version. Replies are hostile input: a length is checked before a byte of its frame is
 //! kept, and a reply is nothing but a claim about the worker's own run.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::de::IgnoredAny;
@@ -29,12 +30,22 @@ const HEADER: usize = 4;
 pub(crate) enum Command<'a> {
     /// The first frame: what is the same for every job, and which permissions the harness gives back once its channel is
     /// open.
-    Boot { workspace: &'a str, version: &'a str, revoke_read: bool, revoke_write: bool },
+    Boot {
+        workspace: &'a str,
+        version: &'a str,
+        revoke_read: bool,
+        revoke_write: bool,
+        /// See [`Packages`](crate::spec::Packages), also for the next.
+        spellings: &'a BTreeMap<String, String>,
+        preload: &'a [String],
+    },
     /// The second: the job.
     Run {
         code: &'a str,
         api_name: &'a str,
         globals: &'a Map<String, Value>,
+        /// Specifiers and what is imported in their place.
+        imports: &'a BTreeMap<String, String>,
         /// UTF-16 units of an inspected value beyond which the harness cuts it.
         max_text: usize,
         /// Bytes of media beyond which the harness sends their size alone.

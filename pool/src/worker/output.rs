@@ -33,6 +33,10 @@ impl Output {
         kept.len() == bytes.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stdout.is_empty() && self.stderr.is_empty()
+    }
+
     pub(crate) fn stderr(&self) -> &[u8] {
         &self.stderr
     }

@@ -98,6 +98,7 @@ impl Run {
             code: &job.code,
             api_name: &job.api_name,
             globals: &job.globals,
+            imports: &job.imports,
             max_text: limits.max_result_bytes / MAX_ESCAPE,
             max_media: limits.max_media_bytes,
             permissions: &job.permissions,

@@ -10,5 +10,6 @@ mod hostile;
 mod isolation;
 mod leaks;
 mod media;
+mod packages;
 mod support;
 mod values;

@@ -44,6 +44,7 @@ impl Bench {
             protected: BTreeSet::new(),
             heap_mib: 256,
             env: BTreeMap::new(),
+            packages: None,
         }
     }
 
@@ -111,6 +112,7 @@ pub(crate) fn job(code: &str) -> Job {
         code: code.to_owned(),
         api_name: "api".to_owned(),
         globals: Map::new(),
+        imports: Default::default(),
         permissions: serde_json::Value::Null,
         host: None,
         limits: RunLimits {

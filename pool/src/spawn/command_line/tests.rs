@@ -13,6 +13,7 @@ fn spec(grants: Grants) -> WorkerSpec {
         protected: BTreeSet::new(),
         heap_mib: 64,
         env: BTreeMap::new(),
+        packages: None,
     }
 }
 
@@ -28,12 +29,27 @@ fn build(spec: &WorkerSpec) -> Result<(Vec<String>, Revoke), CommandLineError> {
 /// The arguments that depend on the grants, and what is revoked.
 fn variable(grants: Grants) -> (Vec<String>, Revoke) {
     let (args, revoke) = build(&spec(grants)).unwrap();
-    let common = 1 + FIXED.len() + 1;
+    let common = 1 + FIXED.len() + WITHOUT_PACKAGES.len() + 1;
     assert_eq!(args[0], "run");
-    assert_eq!(args[1..=FIXED.len()], FIXED);
+    assert_eq!(args[1..common - 1], [&FIXED[..], &WITHOUT_PACKAGES].concat());
     assert_eq!(args[common - 1], "--v8-flags=--max-old-space-size=64");
     assert_eq!(args.last().unwrap(), "/h.js");
     (args[common..args.len() - 1].to_vec(), revoke)
+}
+
+#[test]
+fn packages_come_from_a_frozen_lock_and_nothing_is_fetched() {
+    let packages = crate::spec::Packages {
+        deno_dir: "/layer/deno".into(),
+        lock: "/layer/deno.lock".into(),
+        spellings: BTreeMap::new(),
+        preload: Vec::new(),
+    };
+    let (args, _) = build(&WorkerSpec { packages: Some(packages), ..spec(Grants::default()) }).unwrap();
+    assert_eq!(args[1..=FIXED.len() + 2], [&FIXED[..], &["--lock=/layer/deno.lock", "--frozen"]].concat());
+    assert!(args.iter().any(|arg| arg == "--cached-only"), "{args:?}");
+    assert!(args.iter().any(|arg| arg == "--allow-import=none.invalid"), "{args:?}");
+    assert!(!args.iter().any(|arg| WITHOUT_PACKAGES.contains(&arg.as_str())), "{args:?}");
 }
 
 #[test]

@@ -16,9 +16,15 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn commands_are_a_length_and_json() {
-    let bytes =
-        encode(&Command::Boot { workspace: "/é", version: "1", revoke_read: true, revoke_write: false });
-    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false}}"#;
+    let bytes = encode(&Command::Boot {
+        workspace: "/é",
+        version: "1",
+        revoke_read: true,
+        revoke_write: false,
+        spellings: &[("npm:a".to_owned(), "npm:a@^1".to_owned())].into(),
+        preload: &["npm:a@^1/b".to_owned()],
+    });
+    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false,"spellings":{"npm:a":"npm:a@^1"},"preload":["npm:a@^1/b"]}}"#;
     assert_eq!(bytes, framed(expected.as_bytes()));
 }
 
