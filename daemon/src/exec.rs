@@ -148,6 +148,7 @@ impl Executor {
             api_name: script.api_name.clone(),
             globals,
             imports: BTreeMap::new(),
+            upstreams: None,
             permissions: profile.permissions(),
             host: Some(Host::new(StoreCalls::new(self.store.clone(), profile.owner(&self.dirs)))),
             limits: profile.limits(timeout),

@@ -108,6 +108,7 @@ fn trivial() -> Job {
         api_name: "api".to_owned(),
         globals: serde_json::Map::new(),
         imports: Default::default(),
+        upstreams: None,
         permissions: serde_json::Value::Null,
         host: None,
         limits: RunLimits {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::source::BoxFuture;
 
@@ -43,11 +43,14 @@ impl fmt::Debug for Host {
 pub struct HostError {
     pub name: String,
     pub message: String,
+    /// Properties of the error besides.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub data: Map<String, Value>,
 }
 
 impl HostError {
     /// One with JavaScript's plain name, `Error`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { name: "Error".to_owned(), message: message.into() }
+        Self { name: "Error".to_owned(), message: message.into(), data: Map::new() }
     }
 }

@@ -22,6 +22,8 @@ pub struct Job {
     pub globals: Map<String, Value>,
     /// Module specifiers of the code and what is imported in their place.
     pub imports: BTreeMap<String, String>,
+    /// Names of the upstream servers that the code can call through `host`; without them it gets no `mcpFactory`.
+    pub upstreams: Option<Vec<String>>,
     /// What the code sees as `PERMISSIONS`: a description, no grant.
     pub permissions: Value,
     /// Answers what the code asks while it runs; without one every question fails.

@@ -153,6 +153,7 @@ impl DenoWorker {
             api_name: "api",
             globals: &serde_json::Map::new(),
             imports: &BTreeMap::new(),
+            upstreams: None,
             max_text: 1000,
             max_media: 0,
             permissions: &serde_json::Value::Null,

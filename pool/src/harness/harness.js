@@ -4,7 +4,7 @@
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
 //   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload}}   once, before anything else
-//                      {run: {code, api_name, globals, imports, permissions, max_text, max_media}}   once
+//                      {run: {code, api_name, globals, imports, upstreams, permissions, max_text, max_media}}   once
 //                      {reply: {id, value | error}}            the answer to a call
 //   worker -> daemon   {ready: {}}                             warm, waits for the job
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
@@ -31,6 +31,7 @@ const deno = Deno;
 const exitProcess = Deno.exit;
 const NativeError = Error;
 const NativePromise = Promise;
+const NativeProxy = Proxy;
 const NativeTypeError = TypeError;
 const NativeURL = URL;
 const SafeWeakMap = WeakMap;
@@ -497,10 +498,15 @@ function failCalls(error) {
   }
 }
 
-function callError({ name, message }, trace) {
-  const error = new NativeError(message);
+function callError({ name, message, data }, trace) {
+  const isTool = name === "McpToolError";
+  const error = isTool ? new McpToolError(message) : new NativeError(message);
   const define = (key, value) => defineProperty(error, key, bare({ value, writable: true, configurable: true }));
-  if (name !== "Error") define("name", name);
+  if (!isTool && name !== "Error") define("name", name);
+  if (data !== undefined) {
+    const keys = ownKeys(data);
+    for (let i = 0; i < keys.length; i++) define(keys[i], data[keys[i]]);
+  }
   const stack = read(trace, "stack");
   // Its first line is "Error", made before there was a message.
   if (typeof stack === "string") define("stack", `${name}: ${message}${sliceText(stack, 5)}`);
@@ -520,6 +526,88 @@ function makeConductor(version) {
     file: (content, options) => makeMedia("file", content, options),
   };
   return bare({ version, result: freeze(api.result), image: freeze(api.image), audio: freeze(api.audio), file: freeze(api.file) });
+}
+
+// ---- Upstream servers ----
+
+// What a call to an upstream server fails with: `code` says how, `content` is what a tool that failed has said.
+class McpToolError extends Error {}
+defineProperty(McpToolError.prototype, "name", bare({ value: "McpToolError", writable: true, configurable: true }));
+
+const asIs = (value) => value;
+
+// Asks an upstream server for something. `fields` are names and values in turn; a value that is no JSON rejects.
+function callUpstream(method, fields, site) {
+  let params = "";
+  try {
+    for (let i = 0; i < fields.length; i += 2) {
+      const text = stringify(fields[i + 1]);
+      if (text !== undefined) params += `${params === "" ? "" : ","}"${fields[i]}":${text}`;
+    }
+  } catch (error) {
+    return new NativePromise((_, reject) => reject(error));
+  }
+  return callDaemon(method, `{${params}}`, asIs, site);
+}
+
+const timeoutOf = (options) => typeof options === "object" && options !== null ? options.timeout : undefined;
+
+// A server as `mcpFactory.load` gives it.
+function makeServer(server) {
+  const call = (method, site, ...fields) => callUpstream(method, ["server", server, ...fields], site);
+  const api = {
+    name: server,
+    callTool: (name, args, options) =>
+      call("callTool", api.callTool, "name", name, "args", args, "timeout", timeoutOf(options)),
+    callToolRaw: (name, args, options) =>
+      call("callTool", api.callToolRaw, "name", name, "args", args, "timeout", timeoutOf(options), "raw", true),
+    listTools: () => call("listTools", api.listTools),
+    listResources: () => call("listResources", api.listResources),
+    readResource: (uri) => call("readResource", api.readResource, "uri", uri),
+    listPrompts: () => call("listPrompts", api.listPrompts),
+    getPrompt: (name, args) => call("getPrompt", api.getPrompt, "name", name, "args", args),
+  };
+  return freeze(api);
+}
+
+function makeFactory(names) {
+  const factory = {
+    listServers: () => callUpstream("listServers", [], factory.listServers),
+    load: (name) => callDaemon("load", `{"server":${stringify(`${name}`)}}`, makeServer, factory.load),
+  };
+  return bare({ ...factory, servers: freeze(names) });
+}
+
+// `mcp.server.tool(args)`: every name is there, and the daemon says if none is meant by it.
+function makeSugar(names) {
+  const member = (make) => {
+    const known = bare();
+    return (_, key) => {
+      // Awaiting it, or a look at it by the inspector, is no call.
+      if (typeof key !== "string" || key === "then" || key === "toJSON") return undefined;
+      return known[key] ??= make(key);
+    };
+  };
+  const readOnly = () => false;
+  const guard = bare({ set: readOnly, defineProperty: readOnly, deleteProperty: readOnly });
+  const tools = (server) => {
+    const get = member((tool) => {
+      const call = (args, options) =>
+        callUpstream("callTool", ["server", server, "name", tool, "args", args, "timeout", timeoutOf(options)], call);
+      return call;
+    });
+    return new NativeProxy(bare(), bare({ ...guard, get }));
+  };
+  const target = bare();
+  const get = member(tools);
+  for (let i = 0; i < names.length; i++) target[names[i]] = get(target, names[i]);
+  return new NativeProxy(target, bare({ ...guard, get }));
+}
+
+function defineUpstreams(names) {
+  defineFrozen("mcpFactory", makeFactory(names));
+  defineProperty(globalThis, "mcp", bare({ value: makeSugar(names), enumerable: true }));
+  defineProperty(globalThis, "McpToolError", bare({ value: McpToolError, writable: true, configurable: true }));
 }
 
 // ---- Errors ----
@@ -833,5 +921,6 @@ addEventListener("load", async () => {
   writeFrame('{"ready":{}}');
   const job = readFrame().run;
   defineFrozen("PERMISSIONS", freezeDeep(job.permissions));
+  if (job.upstreams !== null) defineUpstreams(job.upstreams);
   run(job);
 }, { once: true });

@@ -90,6 +90,7 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         api_name: String::new(),
         globals,
         imports: Default::default(),
+        upstreams: None,
         permissions: serde_json::Value::Null,
         host: None,
         limits,

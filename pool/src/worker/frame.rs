@@ -46,6 +46,8 @@ pub(crate) enum Command<'a> {
         globals: &'a Map<String, Value>,
         /// Specifiers and what is imported in their place.
         imports: &'a BTreeMap<String, String>,
+        /// Names of the upstream servers that `mcp` and `mcpFactory` reach; both are missing without.
+        upstreams: Option<&'a [String]>,
         /// UTF-16 units of an inspected value beyond which the harness cuts it.
         max_text: usize,
         /// Bytes of media beyond which the harness sends their size alone.

@@ -99,6 +99,7 @@ impl Run {
             api_name: &job.api_name,
             globals: &job.globals,
             imports: &job.imports,
+            upstreams: job.upstreams.as_deref(),
             max_text: limits.max_result_bytes / MAX_ESCAPE,
             max_media: limits.max_media_bytes,
             permissions: &job.permissions,

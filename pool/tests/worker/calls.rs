@@ -34,7 +34,9 @@ impl HostCalls for Stored {
                     of("text/plain", text)
                 }
                 ("never", _) => std::future::pending().await,
-                _ => Err(HostError { name: "NotFound".into(), message: format!("{method}: no {id}") }),
+                _ => {
+                    Err(HostError { name: "NotFound".into(), ..HostError::new(format!("{method}: no {id}")) })
+                }
             }
         })
     }

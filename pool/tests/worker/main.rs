@@ -12,4 +12,5 @@ mod leaks;
 mod media;
 mod packages;
 mod support;
+mod upstreams;
 mod values;

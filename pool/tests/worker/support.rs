@@ -113,6 +113,7 @@ pub(crate) fn job(code: &str) -> Job {
         api_name: "api".to_owned(),
         globals: Map::new(),
         imports: Default::default(),
+        upstreams: None,
         permissions: serde_json::Value::Null,
         host: None,
         limits: RunLimits {
