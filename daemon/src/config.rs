@@ -69,6 +69,12 @@ pub struct ProfileSection {
     pub max_inline_bytes: Option<usize>,
     pub max_calls_in_flight: Option<usize>,
     pub max_calls_per_minute: Option<u32>,
+    /// Packages that code may import, each as in `MCP_CONDUCTOR_ALLOWED_PACKAGES`.
+    pub packages: Option<Vec<String>>,
+    /// A `deno.lock` that says every version; nothing outside it is ever fetched.
+    pub packages_lock: Option<PathBuf>,
+    /// Packages that are imported while workers boot; learned from use when absent.
+    pub preload: Option<Vec<String>>,
 }
 
 /// `[policy]`: what the environment of a session may ask for at most. Profiles of this file are not cut.
@@ -85,6 +91,8 @@ pub struct PolicySection {
     pub net: Option<Vec<String>>,
     /// When set, only these variables.
     pub env: Option<Vec<String>>,
+    /// When set, only these packages in these versions.
+    pub packages: Option<Vec<String>>,
     #[serde(deserialize_with = "duration")]
     pub max_timeout: Option<Duration>,
 }
@@ -98,6 +106,7 @@ impl Default for PolicySection {
             write: None,
             net: None,
             env: None,
+            packages: None,
             max_timeout: None,
         }
     }

@@ -16,9 +16,11 @@ use crate::config::{Config, PolicySection, ProfileSection};
 use crate::dirs::Dirs;
 use crate::exec::MAX_MEDIA_BYTES;
 use expand::{ExpandError, Scope, expand, references};
+use packages::{ALLOWED_PACKAGES, PackageRules};
 use run_args::RunArgsError;
 
 pub mod expand;
+pub mod packages;
 pub mod run_args;
 
 /// Settings when nothing says otherwise; `docs/ENV_VARS.md` names them.
@@ -55,6 +57,7 @@ pub struct Profile {
     pub max_calls_in_flight: usize,
     /// Calls of one session; no limit when absent.
     pub max_calls_per_minute: Option<u32>,
+    pub packages: PackageRules,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -86,7 +89,7 @@ const MAX_TIMEOUT: &str = "MCP_CONDUCTOR_MAX_TIMEOUT";
 const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
 
 /// Variables of later parts of conductor: known, so not warned about as typing errors.
-const WITHOUT_EFFECT: [&str; 2] = ["MCP_CONDUCTOR_ALLOWED_PACKAGES", "MCP_CONDUCTOR_MCP_CONFIG"];
+const WITHOUT_EFFECT: [&str; 1] = ["MCP_CONDUCTOR_MCP_CONFIG"];
 
 /// Variables a profile refers to that the client has not sent yet: asked for in the handshake's second round.
 pub fn missing_variables(config: &Config, env: &BTreeMap<String, String>) -> Vec<String> {
@@ -147,7 +150,9 @@ pub fn resolve(
         milliseconds(env, MAX_TIMEOUT)?.or(section.max_timeout).unwrap_or(defaults::MAX_TIMEOUT);
     let max_timeout = max_timeout.min(config.policy.max_timeout.unwrap_or(Duration::MAX));
     let asked = milliseconds(env, DEFAULT_TIMEOUT)?.or(section.default_timeout);
+    let packages = PackageRules::resolve(section, env, &config.policy)?;
     let mut warnings = warnings(&grants, env);
+    warnings.extend(packages.warning());
     if let Some(asked) = asked.filter(|asked| *asked > max_timeout) {
         warnings.push(format!("the default timeout {asked:?} is cut to the maximum {max_timeout:?}"));
     }
@@ -165,6 +170,7 @@ pub fn resolve(
         max_inline_bytes: section.max_inline_bytes.unwrap_or(defaults::MAX_INLINE_BYTES),
         max_calls_in_flight: section.max_calls_in_flight.unwrap_or(defaults::MAX_CALLS_IN_FLIGHT),
         max_calls_per_minute: section.max_calls_per_minute,
+        packages,
         warnings,
     })
 }
@@ -417,7 +423,9 @@ fn warnings(grants: &Grants, env: &BTreeMap<String, String>) -> Vec<String> {
     for name in env.keys().filter(|name| name.starts_with("MCP_CONDUCTOR_")) {
         if WITHOUT_EFFECT.contains(&name.as_str()) {
             warnings.push(format!("{name} has no effect in this build"));
-        } else if ![RUN_ARGS, WORKSPACE, DEFAULT_TIMEOUT, MAX_TIMEOUT, PROFILE].contains(&name.as_str()) {
+        } else if ![RUN_ARGS, WORKSPACE, DEFAULT_TIMEOUT, MAX_TIMEOUT, PROFILE, ALLOWED_PACKAGES]
+            .contains(&name.as_str())
+        {
             warnings.push(format!("{name} is not a variable conductor knows"));
         }
     }
