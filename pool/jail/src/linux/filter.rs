@@ -1,0 +1,220 @@
+//! Seccomp: the system calls that do not get through.
+//!
+//! A list of what is denied, not of what is allowed: V8 and Deno use most of the rest, and each of their releases may use
+//! more; a worker that dies for a harmless call is no sandbox anybody keeps switched on. What the kernel has gained since
+//! the list was written does not exist for the worker, either ([`FIRST_UNKNOWN`]).
+//!
+//! Denied calls give `EPERM`, which Deno reports as a missing permission. Three kinds give `ENOSYS`, since callers have a
+//! second way for a kernel without them: `clone3` (its flags lie in memory that a filter cannot see; the C library falls
+//! back to `clone`, whose flags it can), calls unknown here, and those of the x32 interface. A call through the 32-bit
+//! interface of a 64-bit kernel kills the process.
+
+mod tables;
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::io;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
+};
+
+use crate::{Jail, Net, State};
+use tables::*;
+
+/// The first call that Linux 6.18 does not have; the numbers are the same on every architecture from 424 on. On x86_64
+/// everything above is either newer or x32 (bit 30).
+const FIRST_UNKNOWN: u32 = 470;
+
+/// `struct seccomp_data` begins with the call's number.
+const LOAD_NUMBER: sock_filter = instruction(0x20, 0, 0, 0);
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_NOT_LESS: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+/// Filters this thread's calls; `program` is the path of the one exec to come.
+pub(super) fn install(jail: &Jail, program: &CStr) -> io::Result<State> {
+    let pid = u64::from(std::process::id());
+    let Some(filter) = compile(jail, pid, program.as_ptr() as u64)? else {
+        return Ok(State::Missing("there is no table of this processor's system calls".to_owned()));
+    };
+    match seccompiler::apply_filter(&filter) {
+        Ok(()) => Ok(State::Active),
+        Err(seccompiler::Error::Seccomp(error)) => {
+            Ok(State::Missing(format!("this kernel has no seccomp filters: {error}")))
+        }
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// The filter's program; `None` on a processor without a table.
+fn compile(jail: &Jail, pid: u64, program: u64) -> io::Result<Option<BpfProgram>> {
+    let Ok(architecture) = std::env::consts::ARCH.try_into() else { return Ok(None) };
+    if TABLES_OF_OTHERS {
+        return Ok(None);
+    }
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let rules = Rules::new(jail, pid, program).calls;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture);
+    let filter: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+    Ok(Some(unknown_calls().into_iter().chain(filter).collect()))
+}
+
+/// Runs before the compiled filter, which loads what it needs itself. Not after its look at the architecture: whatever
+/// that is, nothing here lets a call through.
+fn unknown_calls() -> [sock_filter; 4] {
+    let clone3 = u32::try_from(libc::SYS_clone3).expect("a small number");
+    [
+        LOAD_NUMBER,
+        instruction(JUMP_IF_NOT_LESS, 1, 0, FIRST_UNKNOWN),
+        instruction(JUMP_IF_EQUAL, 0, 1, clone3),
+        instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
+    ]
+}
+
+/// What is denied: per call always (no rule), or if one of its rules matches.
+struct Rules {
+    calls: BTreeMap<i64, Vec<SeccompRule>>,
+}
+
+impl Rules {
+    fn new(jail: &Jail, pid: u64, program: u64) -> Self {
+        let mut rules = Self { calls: BTreeMap::new() };
+        rules.deny(KERNEL);
+        rules.deny(KERNEL_OF_THIS_PROCESSOR);
+        rules.deny(SHARED_MEMORY);
+        rules.restrict_others(pid);
+        rules.restrict_namespaces();
+        rules.restrict_sockets(&jail.net);
+        if !jail.run {
+            rules.deny(PROCESSES);
+            rules.deny(PROCESSES_OF_THIS_PROCESSOR);
+            rules.restrict_processes(pid, program);
+            if !jail.ffi {
+                // A file without a path: to load native code that no file rule has seen.
+                rules.deny(&[libc::SYS_memfd_create]);
+            }
+        }
+        if jail.write.is_empty() {
+            rules.deny(CHANGES);
+            rules.deny(CHANGES_OF_THIS_PROCESSOR);
+        }
+        rules
+    }
+
+    fn deny(&mut self, calls: &[i64]) {
+        for call in calls {
+            self.calls.insert(*call, Vec::new());
+        }
+    }
+
+    /// Denies `call` where all `conditions` hold. A call that is denied always stays so.
+    fn deny_if(&mut self, call: i64, conditions: &[SeccompCondition]) {
+        let rule = SeccompRule::new(conditions.to_vec()).expect("a rule here has conditions");
+        match self.calls.get_mut(&call) {
+            None => {
+                self.calls.insert(call, vec![rule]);
+            }
+            Some(rules) if rules.is_empty() => {}
+            Some(rules) => rules.push(rule),
+        }
+    }
+
+    /// Calls that reach any process of the same user, which Landlock does not restrict: allowed on this one.
+    fn restrict_others(&mut self, pid: u64) {
+        // The same number means the same in every process, and 0 is the caller.
+        self.deny_if(libc::SYS_prlimit64, &[differs(0, 0), differs(0, pid)]);
+        for call in [
+            libc::SYS_sched_setaffinity,
+            libc::SYS_sched_setscheduler,
+            libc::SYS_sched_setparam,
+            libc::SYS_sched_setattr,
+        ] {
+            self.deny_if(call, &[differs(0, 0)]);
+        }
+        for call in [libc::SYS_setpriority, libc::SYS_ioprio_set] {
+            self.deny_if(call, &[differs(1, 0)]);
+        }
+        // Who gets a descriptor's signals, and typing into a terminal.
+        for command in [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG] {
+            self.deny_if(libc::SYS_fcntl, &[equals(1, command.unsigned_abs().into())]);
+        }
+        for request in [TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP] {
+            self.deny_if(libc::SYS_ioctl, &[equals(1, request)]);
+        }
+        // Compatibility modes weaken the address space; asking for the current one does not.
+        self.deny_if(libc::SYS_personality, &[differs(0, u32::MAX.into())]);
+    }
+
+    fn restrict_namespaces(&mut self) {
+        for flag in NAMESPACES {
+            let flag = u64::from(flag.unsigned_abs());
+            self.deny_if(libc::SYS_clone, &[masked(0, flag, flag)]);
+        }
+    }
+
+    fn restrict_sockets(&mut self, net: &Net) {
+        // A pair is connected to itself alone; Deno's signal handling is one.
+        self.deny_if(libc::SYS_socketpair, &[differs(0, family(libc::AF_UNIX))]);
+        if *net == Net::None {
+            self.deny(SOCKETS);
+            // Without an address it is a write.
+            self.deny_if(libc::SYS_sendto, &[differs_64(4, 0)]);
+            return;
+        }
+        let socket = libc::SYS_socket;
+        self.deny_if(socket, &[differs(0, family(libc::AF_INET)), differs(0, family(libc::AF_INET6))]);
+        let (stream, datagram) = (libc::SOCK_STREAM.unsigned_abs(), libc::SOCK_DGRAM.unsigned_abs());
+        for kind in (0..=SOCKET_KINDS).filter(|kind| ![stream, datagram].contains(kind)) {
+            self.deny_if(socket, &[masked(1, SOCKET_KINDS.into(), kind.into())]);
+        }
+        // Other protocols of the same kind (MPTCP, SCTP, ping) go past Landlock's ports.
+        for (kind, protocol) in [(stream, libc::IPPROTO_TCP), (datagram, libc::IPPROTO_UDP)] {
+            let kind = masked(1, SOCKET_KINDS.into(), kind.into());
+            self.deny_if(socket, &[kind, differs(2, 0), differs(2, protocol.unsigned_abs().into())]);
+        }
+    }
+
+    /// Threads, signals to itself and the exec that makes it the worker are what a worker needs.
+    fn restrict_processes(&mut self, pid: u64, program: u64) {
+        let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+        self.deny_if(libc::SYS_clone, &[masked(0, thread, 0)]);
+        self.deny_if(libc::SYS_tgkill, &[differs(0, pid)]);
+        self.deny_if(libc::SYS_execve, &[differs_64(0, program)]);
+        // To outlive the daemon.
+        self.deny_if(libc::SYS_prctl, &[equals(0, libc::PR_SET_PDEATHSIG.unsigned_abs().into())]);
+    }
+}
+
+fn family(family: libc::c_int) -> u64 {
+    family.unsigned_abs().into()
+}
+
+fn equals(argument: u8, value: u64) -> SeccompCondition {
+    condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+fn differs(argument: u8, value: u64) -> SeccompCondition {
+    condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
+}
+
+fn differs_64(argument: u8, value: u64) -> SeccompCondition {
+    condition(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, value)
+}
+
+fn masked(argument: u8, mask: u64, value: u64) -> SeccompCondition {
+    condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)
+}
+
+fn condition(argument: u8, length: SeccompCmpArgLen, operator: SeccompCmpOp, value: u64) -> SeccompCondition {
+    SeccompCondition::new(argument, length, operator, value).expect("a call has six arguments")
+}
+
+#[cfg(test)]
+mod tests;
