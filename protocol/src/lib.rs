@@ -28,6 +28,7 @@ pub mod codec;
 pub mod endpoint;
 pub mod frame;
 pub mod handshake;
+pub mod operation;
 pub mod session;
 pub mod status;
 pub mod version;

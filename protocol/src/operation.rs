@@ -1,0 +1,158 @@
+//! What an operator asks for beyond the fixed requests, and the documents that answer it. Crosses as JSON: kinds and fields
+//! may be added, never renamed, and a reader fills fields it does not get with their defaults.
+//!
+//! "The caller's profile" is the one that a session of the same environment would have: that of the connection's `Hello`.
+
+use serde::{Deserialize, Serialize};
+
+/// One operation. A daemon that does not know it answers with `Failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Operation {
+    /// Which packages there are. Answered with `Json` of [`PackagesReport`].
+    PackagesList,
+    /// Looks for newer versions within the allowed ranges and uses them. Answered with `Json` of [`PackageChanges`].
+    PackagesUpdate,
+    /// Compares what is used with what the registries have. Answered with `Json` of [`PackageAges`].
+    PackagesOutdated,
+    /// Which allowed packages bring one in. Answered with `Json` of [`PackageReasons`].
+    PackagesWhy { package: String },
+    /// Compares every file with its recorded hash. Answered with `Json` of [`LayerFaults`].
+    PackagesVerify,
+    /// Removes layers that nobody uses. Answered with `Done`.
+    PackagesPrune,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackagesReport {
+    /// The list of the caller's profile, as the administrator wrote it: `npm:axios@^1`; `all` when any is allowed.
+    pub allowed: Vec<String>,
+    /// What the caller's profile imports from; absent while there is no layer yet.
+    pub layer: Option<LayerReport>,
+    /// What is being built now.
+    pub builds: Vec<BuildReport>,
+    /// Why the last build for the caller's profile failed.
+    pub error: Option<String>,
+    /// Every layer on this machine.
+    pub layers: Vec<LayerSummary>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayerReport {
+    pub id: String,
+    pub packages: Vec<PackageReport>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageReport {
+    /// `npm:axios`.
+    pub name: String,
+    /// The spelling that is locked: `npm:axios@^1`.
+    pub spelling: String,
+    /// Absent when the package could not be had.
+    pub version: Option<String>,
+    /// Why it cannot be imported.
+    pub unavailable: Option<String>,
+    /// Cost of an import in a run, when it was measured.
+    pub import_ms: Option<f64>,
+    pub memory_bytes: Option<u64>,
+    /// Imported while workers boot.
+    pub preloaded: bool,
+    /// Decayed count of runs that imported it.
+    pub uses: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildReport {
+    /// The packages asked for.
+    pub packages: Vec<String>,
+    pub phase: String,
+    pub age_ms: u64,
+    /// Packages fetched, and how many there are, as far as it is known.
+    pub fetched: u64,
+    pub total: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayerSummary {
+    pub id: String,
+    pub packages: u64,
+    pub bytes: u64,
+    pub age_ms: u64,
+    pub unused_ms: u64,
+    pub in_use: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageChanges {
+    pub changes: Vec<PackageChange>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageChange {
+    pub name: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageAges {
+    pub packages: Vec<PackageAge>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageAge {
+    pub name: String,
+    pub locked: Option<String>,
+    /// The newest version that the list allows.
+    pub newest_allowed: Option<String>,
+    /// The newest of all.
+    pub newest: Option<String>,
+    /// Why it is not known.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackageReasons {
+    /// Each from an allowed package down to the one asked about.
+    pub chains: Vec<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayerFaults {
+    pub checked: u64,
+    pub faults: Vec<LayerFault>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayerFault {
+    pub layer: String,
+    pub what: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_a_tagged_document() {
+        let why = Operation::PackagesWhy { package: "npm:debug".into() };
+        let json = serde_json::to_string(&why).expect("encodes");
+        assert_eq!(json, r#"{"operation":"packages-why","package":"npm:debug"}"#);
+        assert_eq!(serde_json::from_str::<Operation>(&json).expect("decodes"), why);
+        let list = r#"{"operation":"packages-list","later":1}"#;
+        assert_eq!(serde_json::from_str::<Operation>(list).expect("decodes"), Operation::PackagesList);
+    }
+}
