@@ -11,30 +11,31 @@
 //! 2. Death with the daemon: `PR_SET_PDEATHSIG`, then a look whether the daemon is already gone.
 //! 3. Every descriptor from 5 up closes at exec, whoever forgot to say so.
 //! 4. Umask 077.
-//! 5. Resource limits: no core files, few descriptors, no file growth unless writing was granted.
-//! 6. First choice of the kernel's out-of-memory killer.
-//! 7. All capabilities given up, so that file modes bind the worker even if the daemon runs as root.
-//! 8. `no_new_privs`: no program it starts can get any of that back.
-//! 9. The working directory.
-//!    (The kernel jail, once there is one, belongs here: after everything it would forbid, before foreign code.)
-//! 10. Exec of Deno with exactly the given arguments and the environment as it is.
+//! 5. The jail ([`conductor_jail`], which has an order of its own): limits, no capabilities, no new privileges, Landlock,
+//!    seccomp. After everything it would forbid, before anything that foreign code could influence.
+//! 6. The working directory: in the jail, so that a directory the worker may not enter is an error here.
+//! 7. Exec of Deno with exactly the given arguments and the environment as it is.
 //!
-//! A step that fails ends the launcher with [`LAUNCH_FAILED`] and one line on stderr. Step 6 alone may fail: it protects
-//! other programs, not the sandbox.
+//! A step that fails ends the launcher with [`LAUNCH_FAILED`] and one line on stderr. On success it says nothing: which
+//! layers of the jail this machine has is the same for every worker, and [`conductor_jail::probe`] tells.
 
-use std::ffi::{CString, OsStr, OsString};
+pub(crate) mod jail;
+
+use std::error::Error;
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
 
+use conductor_jail::{Jail, Level};
 use nix::libc;
-use rustix::process::{Pid, Resource, Rlimit, Signal};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::process::{Pid, Signal};
 
 /// First argument that turns the binary into a launcher.
 const ASK: &str = "__worker-launcher";
+
+const STRICT: &str = "strict";
+const BEST_EFFORT: &str = "best-effort";
 
 /// Exit status of a launcher that did not become Deno.
 pub(crate) const LAUNCH_FAILED: i32 = 125;
@@ -44,12 +45,11 @@ pub(crate) const LAUNCH_FAILED: i32 = 125;
 pub(crate) struct Launch {
     /// The process that must be alive for this one to live.
     pub(crate) parent: i32,
-    /// Size to which the worker may grow files, in bytes; `None` for any.
-    pub(crate) max_file_bytes: Option<u64>,
-    pub(crate) max_descriptors: u64,
+    /// What the worker may do, and the program that it is: Deno.
+    pub(crate) jail: Jail,
+    pub(crate) level: Level,
     /// Working directory.
     pub(crate) directory: PathBuf,
-    pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,
 }
 
@@ -76,63 +76,89 @@ pub fn run_if_asked() {
 impl Launch {
     /// The full argument list, argument zero included, that asks `launcher` for this.
     pub(crate) fn to_args(&self, launcher: &OsStr) -> io::Result<Vec<CString>> {
-        let fixed = [
-            launcher.to_owned(),
-            ASK.into(),
-            self.parent.to_string().into(),
-            self.max_file_bytes.map_or("any".to_owned(), |bytes| bytes.to_string()).into(),
-            self.max_descriptors.to_string().into(),
-            self.directory.clone().into(),
-            self.program.clone().into(),
-        ];
-        fixed.iter().chain(&self.args).map(|arg| Ok(CString::new(arg.as_bytes())?)).collect()
+        let level = match self.level {
+            Level::Strict => STRICT,
+            Level::BestEffort => BEST_EFFORT,
+        };
+        let mut args = vec![launcher.to_owned(), ASK.into(), self.parent.to_string().into(), level.into()];
+        args.push(self.directory.clone().into());
+        args.extend(self.jail.to_args());
+        args.iter().chain(&self.args).map(|arg| Ok(CString::new(arg.as_bytes())?)).collect()
     }
 
     fn from_args(mut args: impl Iterator<Item = OsString>) -> Option<Self> {
-        let mut text = || args.next()?.into_string().ok();
-        let parent = text()?.parse().ok()?;
-        let max_file_bytes = match text()?.as_str() {
-            "any" => None,
-            bytes => Some(bytes.parse().ok()?),
+        let parent = args.next()?.into_string().ok()?.parse().ok()?;
+        let level = match args.next()?.to_str()? {
+            STRICT => Level::Strict,
+            BEST_EFFORT => Level::BestEffort,
+            _ => return None,
         };
-        let max_descriptors = text()?.parse().ok()?;
         let directory = args.next()?.into();
-        let program = args.next()?.into();
-        Some(Self { parent, max_file_bytes, max_descriptors, directory, program, args: args.collect() })
+        let jail = Jail::from_args(&mut args)?;
+        Some(Self { parent, jail, level, directory, args: args.collect() })
     }
 
     /// Takes every step; returns only with the text of the one that failed.
     fn become_deno(&self) -> String {
+        let Ok(exec) = Exec::new(self) else {
+            return "cannot start Deno: an argument contains a NUL byte".to_owned();
+        };
         for (what, step) in STEPS {
-            if let Err(error) = step(self) {
+            if let Err(error) = step(self, &exec) {
                 return format!("cannot {what}: {error}");
             }
         }
-        let error = Command::new(&self.program).args(&self.args).exec();
-        format!("cannot start {}: {error}", self.program.display())
+        let error = exec.run();
+        format!("cannot start {}: {error}", self.jail.program.display())
     }
 }
 
-type Step = fn(&Launch) -> io::Result<()>;
+/// The exec to come. Made first, because the jail lets through only the one with this very `program`.
+struct Exec {
+    program: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
 
-const STEPS: [(&str, Step); 9] = [
+impl Exec {
+    fn new(launch: &Launch) -> Result<Self, NulError> {
+        let text = |text: &OsStr| CString::new(text.as_bytes());
+        let program = text(launch.jail.program.as_os_str())?;
+        let args = std::iter::once(Ok(program.clone())).chain(launch.args.iter().map(|arg| text(arg)));
+        let env = std::env::vars_os().map(|(name, value)| {
+            let mut entry = name;
+            entry.push("=");
+            entry.push(value);
+            text(&entry)
+        });
+        Ok(Self { args: args.collect::<Result<_, _>>()?, env: env.collect::<Result<_, _>>()?, program })
+    }
+
+    /// Returns only if it failed.
+    fn run(&self) -> io::Error {
+        match nix::unistd::execve(&self.program, &self.args, &self.env) {
+            Err(errno) => errno.into(),
+        }
+    }
+}
+
+type Step = fn(&Launch, &Exec) -> io::Result<()>;
+
+const STEPS: [(&str, Step); 6] = [
     ("start a session", own_session),
     ("tie the worker to the daemon", die_with_parent),
     ("close inherited descriptors", close_descriptors),
     ("set the umask", private_umask),
-    ("set resource limits", limit_resources),
-    ("volunteer for the out-of-memory killer", be_first_victim),
-    ("give up capabilities", drop_capabilities),
-    ("give up new privileges", forbid_new_privileges),
+    ("enter the jail", enter_jail),
     ("enter the working directory", enter_directory),
 ];
 
-fn own_session(_: &Launch) -> io::Result<()> {
+fn own_session(_: &Launch, _: &Exec) -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
 }
 
-fn die_with_parent(launch: &Launch) -> io::Result<()> {
+fn die_with_parent(launch: &Launch, _: &Exec) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Pid::from_raw(launch.parent) {
         return Err(io::Error::other("the daemon ended while the worker started"));
@@ -140,7 +166,7 @@ fn die_with_parent(launch: &Launch) -> io::Result<()> {
     Ok(())
 }
 
-fn close_descriptors(_: &Launch) -> io::Result<()> {
+fn close_descriptors(_: &Launch, _: &Exec) -> io::Result<()> {
     // By number: the C library gained the function later (glibc 2.34) than Linux the call (5.9).
     #[expect(unsafe_code, reason = "no safe wrapper of close_range exists in the libraries used here")]
     // SAFETY: the call takes three integers. It only sets close-on-exec, so no descriptor in use is invalidated.
@@ -149,62 +175,21 @@ fn close_descriptors(_: &Launch) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn private_umask(_: &Launch) -> io::Result<()> {
+fn private_umask(_: &Launch, _: &Exec) -> io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     Ok(())
 }
 
-fn limit_resources(launch: &Launch) -> io::Result<()> {
-    limit(Resource::Core, 0)?;
-    limit(Resource::Nofile, launch.max_descriptors)?;
-    launch.max_file_bytes.map_or(Ok(()), |bytes| limit(Resource::Fsize, bytes))
+fn enter_jail(launch: &Launch, exec: &Exec) -> io::Result<()> {
+    // The report stays here; see the module's text.
+    launch.jail.apply(launch.level, &exec.program).map(drop).map_err(|error| io::Error::other(chain(&error)))
 }
 
-/// Lowers a limit for good; one that is already lower stays.
-fn limit(resource: Resource, value: u64) -> io::Result<()> {
-    let maximum = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-    let value = Some(value.min(maximum));
-    Ok(rustix::process::setrlimit(resource, Rlimit { current: value, maximum: value })?)
+fn chain(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", chain(cause)))
 }
 
-fn be_first_victim(_: &Launch) -> io::Result<()> {
-    // Refused only where /proc is read-only or hidden, and then the worker is as safe as any other program.
-    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
-    Ok(())
-}
-
-fn drop_capabilities(_: &Launch) -> io::Result<()> {
-    // The bounding set needs CAP_SETPCAP, which an ordinary user lacks; for him and for a root without it,
-    // no_new_privs keeps exec from adding anything to the empty sets below.
-    if rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
-        drop_bounding_set()?;
-    }
-    rustix::thread::clear_ambient_capability_set()?;
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets { effective: none, permitted: none, inheritable: none },
-    )?;
-    Ok(())
-}
-
-fn drop_bounding_set() -> io::Result<()> {
-    for bit in 0..u64::BITS {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
-            Ok(()) => {}
-            // The kernel knows no capability of this number, nor any above.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn forbid_new_privileges(_: &Launch) -> io::Result<()> {
-    Ok(rustix::thread::set_no_new_privs(true)?)
-}
-
-fn enter_directory(launch: &Launch) -> io::Result<()> {
+fn enter_directory(launch: &Launch, _: &Exec) -> io::Result<()> {
     rustix::process::chdir(&launch.directory).map_err(|error| {
         io::Error::other(format!("{}: {}", launch.directory.display(), io::Error::from(error)))
     })
@@ -214,17 +199,20 @@ fn enter_directory(launch: &Launch) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn launch() -> Launch {
+        Launch {
+            parent: 42,
+            jail: Jail::new(OsStr::from_bytes(b"/not utf-8 \xff/deno").into()),
+            level: Level::Strict,
+            directory: "/with space".into(),
+            args: vec!["run".into(), "".into(), "--".into()],
+        }
+    }
+
     #[test]
     fn a_launch_survives_the_trip_through_arguments() {
-        for max_file_bytes in [None, Some(0), Some(7)] {
-            let launch = Launch {
-                parent: 42,
-                max_file_bytes,
-                max_descriptors: 128,
-                directory: "/with space".into(),
-                program: OsStr::from_bytes(b"/not utf-8 \xff/deno").into(),
-                args: vec!["run".into(), "".into(), "--".into()],
-            };
+        for level in [Level::Strict, Level::BestEffort] {
+            let launch = Launch { level, ..launch() };
             let args = launch.to_args(OsStr::new("launcher")).unwrap();
             assert_eq!(args[0].as_bytes(), b"launcher");
             let args = args.iter().skip(2).map(|arg| OsStr::from_bytes(arg.as_bytes()).to_owned());
@@ -234,20 +222,13 @@ mod tests {
 
     #[test]
     fn an_argument_with_a_nul_byte_is_refused() {
-        let launch = Launch {
-            parent: 1,
-            max_file_bytes: None,
-            max_descriptors: 1,
-            directory: "/".into(),
-            program: "/deno".into(),
-            args: vec!["a\0b".into()],
-        };
+        let launch = Launch { args: vec!["a\0b".into()], ..launch() };
         assert!(launch.to_args(OsStr::new("launcher")).is_err());
     }
 
     #[test]
     fn garbage_arguments_are_no_launch() {
-        for args in [vec![], vec!["x"], vec!["1", "any"], vec!["1", "-1", "5", "/", "/deno"]] {
+        for args in [vec![], vec!["x"], vec!["1", "any", "/", "--"], vec!["1", "strict", "/", "--"]] {
             assert_eq!(Launch::from_args(args.into_iter().map(OsString::from)), None);
         }
     }

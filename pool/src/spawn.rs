@@ -11,7 +11,7 @@ pub(crate) mod deno_dir;
 mod rehearsal;
 pub(crate) mod start;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,22 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_jail::{Layer, Level};
 use tokio::sync::Mutex;
 
 use crate::launcher::Launch;
+use crate::launcher::jail::{Own, jail};
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
-use crate::spec::{Grants, WorkerSpec};
+use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
 use command_line::{CommandLine, environment, reads};
 use deno_dir::{DenoDir, Directories};
 pub use rehearsal::Rehearsal;
 use start::Start;
-
-/// Descriptors of a worker that opens no connections. Deno holds about twenty; the rest is for the code's own files.
-const MAX_DESCRIPTORS: u64 = 128;
-
-/// Descriptors of a worker that may use the network or start programs.
-const MAX_DESCRIPTORS_CONNECTED: u64 = 1024;
 
 /// Where [`DenoSpawn`] keeps its files and how it starts workers.
 #[derive(Clone, Debug)]
@@ -45,12 +41,22 @@ pub struct SpawnConfig {
     pub cache_dir: PathBuf,
     /// How long a worker may take from its start until it is warm.
     pub boot_timeout: Duration,
+    /// Whether a worker boots without a layer of the jail that this machine lacks.
+    pub level: Level,
+    /// The layers of the jail: [`Layer::DEFAULT`], and `NoNewCode` for workers without V8's compiler.
+    pub layers: BTreeSet<Layer>,
 }
 
 impl SpawnConfig {
     /// The running program is its own launcher, even after an upgrade has replaced it on disk.
     pub fn new(cache_dir: PathBuf) -> Self {
-        Self { launcher: "/proc/self/exe".into(), cache_dir, boot_timeout: Duration::from_secs(10) }
+        Self {
+            launcher: "/proc/self/exe".into(),
+            cache_dir,
+            boot_timeout: Duration::from_secs(10),
+            level: Level::BestEffort,
+            layers: Layer::DEFAULT.into(),
+        }
     }
 }
 
@@ -131,13 +137,12 @@ impl Inner {
         let line = CommandLine::new(spec, directories.harness())
             .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let directory = if reads(spec, &spec.workspace) { &spec.workspace } else { directories.empty() };
+        let own = Own { harness: directories.harness(), deno_dir, fills_deno_dir: files == Files::Writable };
         let launch = Launch {
             parent: i32::try_from(std::process::id()).expect("Linux pids fit in an i32"),
-            max_file_bytes: (files == Files::ReadOnlyUnlessGranted && !writes_files(&spec.grants))
-                .then_some(0),
-            max_descriptors: max_descriptors(&spec.grants),
+            jail: jail(spec, own, &self.config.layers),
+            level: self.config.level,
             directory: directory.clone(),
-            program: spec.deno.clone(),
             args: line.args,
         };
         let start = Start {
@@ -159,13 +164,4 @@ impl Inner {
 enum Files {
     ReadOnlyUnlessGranted,
     Writable,
-}
-
-/// Programs and libraries write with the worker's limits, so granting them is granting files.
-fn writes_files(grants: &Grants) -> bool {
-    !grants.write.is_none() || grants.is_unsandboxed()
-}
-
-fn max_descriptors(grants: &Grants) -> u64 {
-    if grants.net.is_none() && !grants.is_unsandboxed() { MAX_DESCRIPTORS } else { MAX_DESCRIPTORS_CONNECTED }
 }

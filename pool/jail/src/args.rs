@@ -15,7 +15,12 @@ impl Jail {
     /// The tokens that [`Jail::from_args`] understands.
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args = vec![token("program", self.program.as_os_str())];
-        let lists = [("read", &self.read), ("write", &self.write), ("protect", &self.protected)];
+        let lists = [
+            ("needs", &self.needs),
+            ("read", &self.read),
+            ("write", &self.write),
+            ("protect", &self.protected),
+        ];
         for (key, paths) in lists {
             args.extend(paths.iter().map(|path| token(key, path.as_os_str())));
         }
@@ -68,6 +73,7 @@ impl Jail {
         let text = std::str::from_utf8(value);
         match &bytes[..at] {
             b"program" => self.program = path(),
+            b"needs" => self.needs.push(path()),
             b"read" => self.read.push(path()),
             b"write" => self.write.push(path()),
             b"protect" => self.protected.push(path()),
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(round_trip(&least), Some(least.clone()));
         let most = Jail {
             program: OsStr::from_bytes(b"/not utf-8 \xff=/deno").into(),
+            needs: vec!["/n".into()],
             read: vec!["/a b".into(), "/=".into(), "--".into()],
             write: vec!["/w".into()],
             protected: vec!["/p".into()],

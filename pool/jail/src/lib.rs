@@ -34,12 +34,15 @@ use serde::{Deserialize, Serialize};
 
 /// What the jailed program may do. Everything not named here is forbidden.
 ///
-/// Paths are absolute and *real*: one that leads through a symbolic link, or to nothing, grants nothing. Whoever makes a
-/// `Jail` resolves links once, when the grant is made, so that code cannot widen it later by putting a link in its place.
+/// Granted paths are absolute and *real*: one that leads through a symbolic link, or to nothing, grants nothing. Whoever
+/// makes a `Jail` resolves links, so that code cannot widen a grant later by putting a link in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jail {
     /// The program this process is about to become. It and its loader are all that may be executed unless `run`.
     pub program: PathBuf,
+    /// What the program needs besides libraries, to read. Not a grant: its owner chose it, so it may lie below
+    /// `protected` and lead through links, and it must be there.
+    pub needs: Vec<PathBuf>,
     /// Files and directories (with all below) to read.
     pub read: Vec<PathBuf>,
     /// Files and directories (with all below) to change; does not include reading.
@@ -195,6 +198,7 @@ impl Jail {
     pub fn new(program: PathBuf) -> Self {
         Self {
             program,
+            needs: Vec::new(),
             read: Vec::new(),
             write: Vec::new(),
             protected: Vec::new(),

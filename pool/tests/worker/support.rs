@@ -101,8 +101,8 @@ pub(crate) fn config(dir: &Path) -> SpawnConfig {
     SpawnConfig {
         launcher: std::env::var_os("CONDUCTOR_TEST_LAUNCHER")
             .map_or_else(|| env!("CARGO_BIN_EXE_conductor-worker-launcher").into(), PathBuf::from),
-        cache_dir: dir.join("cache"),
         boot_timeout: Duration::from_secs(30),
+        ..SpawnConfig::new(dir.join("cache"))
     }
 }
 

@@ -65,6 +65,9 @@ struct Rules {
 pub(super) fn restrict(jail: &Jail) -> io::Result<(State, u32)> {
     let mut rules = Rules::new(&jail.net)?;
     rules.add_program(&jail.program)?;
+    for path in &jail.needs {
+        rules.add(open(path, Links::Followed)?, READ)?;
+    }
     if jail.net != Net::None {
         rules.add_system(&NAMES, READ_FILE)?;
     }

@@ -185,7 +185,9 @@ impl Rules {
     fn restrict_processes(&mut self, pid: u64, program: u64) {
         let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
         self.deny_if(libc::SYS_clone, &[masked(0, thread, 0)]);
-        self.deny_if(libc::SYS_tgkill, &[differs(0, pid)]);
+        for call in [libc::SYS_kill, libc::SYS_tgkill] {
+            self.deny_if(call, &[differs(0, pid)]);
+        }
         self.deny_if(libc::SYS_execve, &[differs_64(0, program)]);
         // To outlive the daemon.
         self.deny_if(libc::SYS_prctl, &[equals(0, libc::PR_SET_PDEATHSIG.unsigned_abs().into())]);

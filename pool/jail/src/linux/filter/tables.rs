@@ -128,7 +128,6 @@ pub(super) const SHARED_MEMORY: &[i64] = &[
 
 /// Other processes and programs; also leaving the group in which the daemon kills.
 pub(super) const PROCESSES: &[i64] = &[
-    SYS_kill,
     SYS_tkill,
     SYS_rt_sigqueueinfo,
     SYS_rt_tgsigqueueinfo,
