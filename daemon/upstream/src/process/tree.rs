@@ -1,0 +1,45 @@
+//! Everything that a server started, found by the mark in its environment.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The variable that carries the mark.
+pub(crate) const MARK: &str = "MCP_CONDUCTOR_UPSTREAM";
+
+/// Rounds of looking: whoever is killed in one may have started another just before.
+const MAX_ROUNDS: usize = 10;
+
+/// Kills every process that carries `mark`, and what those start meanwhile.
+pub(crate) fn kill_marked(mark: &str) {
+    for _ in 0..MAX_ROUNDS {
+        let marked = marked(mark);
+        if marked.is_empty() {
+            return;
+        }
+        for pid in marked {
+            // ESRCH: it has ended meanwhile.
+            kill(pid, Signal::SIGKILL).ok();
+        }
+    }
+}
+
+/// Living processes with exactly this mark. Only our own can be looked at, and only those can be killed.
+pub(crate) fn marked(mark: &str) -> Vec<Pid> {
+    let entry = format!("{MARK}={mark}");
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| carries(*pid, entry.as_bytes()))
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// A zombie's environment is empty, so it does not count.
+fn carries(pid: i32, entry: &[u8]) -> bool {
+    let path = PathBuf::from(format!("/proc/{pid}/environ"));
+    fs::read(path).is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == entry))
+}
