@@ -62,6 +62,8 @@ pub struct ProfileSection {
     #[serde(deserialize_with = "duration")]
     pub max_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration")]
+    pub max_compute: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
     pub linger: Option<Duration>,
     pub heap_mib: Option<u32>,
     pub max_output_bytes: Option<usize>,

@@ -24,7 +24,8 @@ use crate::stats::{Spans, Stats};
 use crate::store::Store;
 use args::RunArgs;
 use calls::StoreCalls;
-use failure::Source;
+use failure::ends::{self, Usage};
+use failure::{OwnPaths, Source};
 use inline::Inline;
 pub(crate) use outcome::MAX_MEDIA_BYTES;
 use outcome::Outcome;
@@ -50,6 +51,7 @@ pub struct Executor {
     stats: Arc<Stats>,
     store: Arc<Store>,
     dirs: Arc<Dirs>,
+    own_paths: OwnPaths,
     /// Makes ids of two daemons differ.
     run_id: String,
     next: AtomicU64,
@@ -84,7 +86,8 @@ impl Executor {
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run_id = format!("{:x}", since_epoch.as_secs());
-        Self { pool, deno, stats, store, dirs, run_id, next: AtomicU64::new(1) }
+        let own_paths = OwnPaths::new(&dirs);
+        Self { pool, deno, stats, store, dirs, own_paths, run_id, next: AtomicU64::new(1) }
     }
 
     /// A name for a call, unique for the life of the daemon and longer.
@@ -111,7 +114,11 @@ impl Executor {
         };
         timings.total = millis(started.elapsed());
         result.timings = timings;
+        // The operator is told everything, the client what concerns it.
         self.record(&result, caller.session);
+        if let Some(error) = &mut result.error {
+            self.own_paths.hide_in(error);
+        }
         result
     }
 
@@ -138,7 +145,7 @@ impl Executor {
             // Cancel-safe: dropping the lease request takes it out of the queue.
             lease = self.lease(caller) => lease?,
             // Cancel-safe: waits for a flag.
-            () = caller.cancel.cancelled() => return Err(outcome::cancelled().into()),
+            () = caller.cancel.cancelled() => return Err(ends::cancelled().into()),
         };
         timings.queue = millis(queueing.elapsed());
 
@@ -156,8 +163,10 @@ impl Executor {
         let report = run_with_events(lease, job, caller).await;
         timings.run = millis(report.wall);
         timings.compute = millis(report.cpu);
+        timings.waiting = millis(report.waiting);
         let source = Source { text: &code, script: &script };
-        let mut result = from_report(id, report, source, timeout, profile);
+        let usage = Usage { profile, timeout, wall: report.wall, cpu: report.cpu };
+        let mut result = from_report(id, report, source, usage);
         result.notes.splice(0..0, notes);
         let owner = profile.owner(&self.dirs);
         Inline { store: &self.store, owner: &owner, limit: profile.max_inline_bytes }.apply(&mut result);
@@ -268,14 +277,8 @@ async fn run_with_events(lease: conductor_pool::Lease, job: Job, caller: &Caller
     report
 }
 
-fn from_report(
-    id: &str,
-    report: RunReport,
-    source: Source<'_>,
-    timeout: Duration,
-    profile: &Profile,
-) -> ExecutionResult {
-    let outcome = Outcome::of(report.verdict, source, timeout, profile);
+fn from_report(id: &str, report: RunReport, source: Source<'_>, usage: Usage<'_>) -> ExecutionResult {
+    let outcome = Outcome::of(report.verdict, source, usage);
     ExecutionResult {
         status: if outcome.error.is_some() { Status::Error } else { Status::Success },
         return_value: outcome.value,

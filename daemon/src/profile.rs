@@ -29,6 +29,9 @@ pub mod defaults {
 
     pub const TIMEOUT: Duration = Duration::from_secs(30);
     pub const MAX_TIMEOUT: Duration = Duration::from_secs(300);
+    /// As long as the longest call by default: code on one thread meets its time limit first, and only code that keeps
+    /// several CPUs busy at once, in Web Workers, meets this one.
+    pub const MAX_COMPUTE: Duration = Duration::from_secs(300);
     pub const LINGER: Duration = Duration::from_secs(5);
     pub const HEAP_MIB: u32 = 256;
     pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
@@ -47,6 +50,8 @@ pub struct Profile {
     pub env: BTreeMap<String, String>,
     pub default_timeout: Duration,
     pub max_timeout: Duration,
+    /// CPU time of one call, all threads together.
+    pub max_compute: Duration,
     pub linger: Duration,
     pub heap_mib: u32,
     pub max_output_bytes: usize,
@@ -163,6 +168,7 @@ pub fn resolve(
         grants,
         default_timeout: asked.unwrap_or(defaults::TIMEOUT).min(max_timeout),
         max_timeout,
+        max_compute: section.max_compute.unwrap_or(defaults::MAX_COMPUTE),
         linger: section.linger.unwrap_or(defaults::LINGER),
         heap_mib: section.heap_mib.unwrap_or(defaults::HEAP_MIB),
         max_output_bytes: section.max_output_bytes.unwrap_or(defaults::MAX_OUTPUT_BYTES),
@@ -192,6 +198,7 @@ impl Profile {
     pub fn limits(&self, wall: Duration) -> RunLimits {
         RunLimits {
             wall,
+            compute: self.max_compute,
             linger: self.linger,
             max_output_bytes: self.max_output_bytes,
             max_result_bytes: self.max_result_bytes,

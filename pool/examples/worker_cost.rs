@@ -113,6 +113,7 @@ fn trivial() -> Job {
         host: None,
         limits: RunLimits {
             wall: Duration::from_secs(10),
+            compute: Duration::from_secs(60),
             linger: Duration::from_secs(1),
             max_output_bytes: 1 << 20,
             max_result_bytes: 1 << 20,

@@ -36,6 +36,9 @@ pub struct Job {
 pub struct RunLimits {
     /// Wall time from handing the code over to the end of the event loop.
     pub wall: Duration,
+    /// CPU time of the process, all threads together, from handing the code over. Programs that the code starts are not
+    /// in it: they are the business of whoever granted `run`.
+    pub compute: Duration,
     /// How long open timers and handles may keep a run alive after its value is known.
     pub linger: Duration,
     /// Bytes of stdout and stderr together that are read before the run is ended.
@@ -70,6 +73,8 @@ pub struct RunReport {
     pub wall: Duration,
     /// CPU time the worker used for this job, all threads; zero where the platform does not tell.
     pub cpu: Duration,
+    /// Part of `wall`: while at least one of its calls was not answered.
+    pub waiting: Duration,
 }
 
 /// Why a run ended. The daemon decides it from what it saw itself; what code claims is only ever payload.
@@ -87,6 +92,8 @@ pub enum Verdict {
     /// The event loop drained although the code still waits for a promise: it can never settle.
     NeverSettles,
     Timeout,
+    /// [`RunLimits::compute`] is used up.
+    ComputeLimit,
     Cancelled,
     OutputLimit,
     ResultLimit,

@@ -215,6 +215,7 @@ impl Worker for FakeWorker {
                 worker,
                 wall: begun.elapsed(),
                 cpu: Duration::ZERO,
+                waiting: Duration::ZERO,
             };
             (report, self.process.reap())
         })

@@ -8,6 +8,7 @@
 //! decide how the run ended, and only SIGKILL ends a worker.
 
 pub(crate) mod calls;
+mod compute;
 pub(crate) mod frame;
 pub(crate) mod output;
 pub(crate) mod process;

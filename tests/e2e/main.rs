@@ -5,6 +5,7 @@
 
 mod cache;
 mod cancellation;
+mod diagnosis;
 mod faults;
 mod input;
 mod lifecycle;

@@ -1,13 +1,11 @@
 //! What a verdict means for the caller: a value, an error, or an error that still carries the value. Pure.
 
-use std::time::Duration;
-
-use conductor_pool::{Media, Settled, Verdict};
+use conductor_pool::{Media, Settled, Thrown, Verdict};
 use serde_json::Value;
 
+use super::failure::ends::{self, Usage};
 use super::failure::{self, Source};
 use super::result::{ErrorReport, ErrorType, MediaItem, ReturnFormat};
-use crate::profile::Profile;
 
 /// Images, sounds and files in one answer, bytes; as base64 they fit into one MCP message with room to spare.
 pub(crate) const MAX_MEDIA_BYTES: usize = 8 << 20;
@@ -25,24 +23,34 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn of(verdict: Verdict, source: Source<'_>, timeout: Duration, profile: &Profile) -> Self {
-        match verdict {
+    pub(crate) fn of(verdict: Verdict, source: Source<'_>, usage: Usage<'_>) -> Self {
+        let thrown = |error: &Thrown| failure::from_thrown(error, source, &usage.profile.grants);
+        let error = match verdict {
             Verdict::Settled { settled, open_handles, late } => {
-                let mut outcome = Self::settled(settled, source);
+                let mut outcome = Self::settled(settled, thrown);
                 outcome.notes.extend(open_handles.map(|handles| open_handles_note(&handles)));
-                if let (Some(thrown), None) = (late, &outcome.error) {
-                    let mut error = failure::from_thrown(&thrown, source);
+                if let (Some(late), None) = (late, &outcome.error) {
+                    let mut error = thrown(&late);
                     error.message.push_str(" (thrown after the code had returned)");
                     outcome.error = Some(error);
                 }
-                outcome
+                return outcome;
             }
-            Verdict::Exited { code: Some(code), out_of_memory: false, .. } => Self::exit(code),
-            failed => Self::error(failure::from_verdict(&failed, timeout, profile)),
-        }
+            Verdict::Exited { out_of_memory: true, .. } => usage.out_of_memory(),
+            Verdict::Exited { code: Some(code), .. } => return Self::exit(code),
+            Verdict::Exited { code: None, signal, .. } => ends::ended_by_signal(signal),
+            Verdict::NeverSettles => ends::never_settles(),
+            Verdict::Timeout => usage.timed_out(),
+            Verdict::ComputeLimit => usage.computed_too_long(),
+            Verdict::Cancelled => ends::cancelled(),
+            Verdict::OutputLimit => usage.printed_too_much(),
+            Verdict::ResultLimit => usage.returned_too_much(),
+            Verdict::BrokenChannel { detail } => ends::lost_its_result(&detail),
+        };
+        Self::error(error)
     }
 
-    fn settled(settled: Settled, source: Source<'_>) -> Self {
+    fn settled(settled: Settled, thrown: impl FnOnce(&Thrown) -> ErrorReport) -> Self {
         match settled {
             Settled::None => Self::value(None, ReturnFormat::None),
             Settled::Json { value } => Self::value(Some(value), ReturnFormat::Json),
@@ -56,7 +64,7 @@ impl Outcome {
                 .hint("return fewer or smaller ones, or write them to the workspace"),
             ),
             Settled::Exit { code } => Self::exit(code),
-            Settled::Thrown { error } => Self::error(failure::from_thrown(&error, source)),
+            Settled::Thrown { error } => Self::error(thrown(&error)),
         }
     }
 
@@ -76,10 +84,7 @@ impl Outcome {
 
     fn exit(code: i32) -> Self {
         if code != 0 {
-            return Self::error(ErrorReport::new(
-                ErrorType::Exit,
-                format!("the code exited with code {code}"),
-            ));
+            return Self::error(ends::exited(code));
         }
         let notes = vec!["the code called exit(0)".into()];
         Self { notes, ..Self::value(None, ReturnFormat::None) }
@@ -121,10 +126,6 @@ fn base64_length(data: &str) -> Option<usize> {
     fits.then(|| data.len() / 4 * 3 - padding)
 }
 
-pub(crate) fn cancelled() -> ErrorReport {
-    ErrorReport::new(ErrorType::Cancelled, "the call was cancelled")
-}
-
 fn open_handles_note(handles: &[String]) -> String {
     let names = if handles.is_empty() { String::new() } else { format!(": {}", handles.join(", ")) };
     format!("the code left something open that kept it alive, and was ended{names}")
@@ -133,8 +134,8 @@ fn open_handles_note(handles: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
-    use conductor_pool::Thrown;
     use serde_json::json;
 
     use super::*;
@@ -144,7 +145,13 @@ mod tests {
         let dirs = Dirs::from_env(&BTreeMap::new(), Some("/h".into())).expect("has a home");
         let profile = profile::resolve(&Config::default(), &BTreeMap::new(), "/", &dirs).expect("is right");
         let script = conductor_script::prepare("1").expect("is right");
-        Outcome::of(verdict, Source { text: "1", script: &script }, Duration::from_secs(1), &profile)
+        let usage = Usage {
+            profile: &profile,
+            timeout: Duration::from_secs(1),
+            wall: Duration::from_secs(2),
+            cpu: Duration::from_secs(301),
+        };
+        Outcome::of(verdict, Source { text: "1", script: &script }, usage)
     }
 
     fn kind(verdict: Verdict) -> Option<&'static str> {
@@ -197,12 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn the_compute_limit_tells_both_clocks() {
+        let message = outcome(Verdict::ComputeLimit).error.expect("is an error").message;
+        let told = "the code used 301000 ms of CPU time, in 2000 ms of wall time; the limit is 300000 ms";
+        assert_eq!(message, told);
+    }
+
+    #[test]
     fn each_end_has_its_kind() {
         let exited = |code, signal, out_of_memory| Verdict::Exited { code, signal, out_of_memory };
         let exit =
             |code| Verdict::Settled { settled: Settled::Exit { code }, open_handles: None, late: None };
         for (verdict, expected) in [
             (Verdict::Timeout, Some("timeout")),
+            (Verdict::ComputeLimit, Some("compute_limit")),
             (Verdict::Cancelled, Some("cancelled")),
             (Verdict::OutputLimit, Some("output_limit")),
             (Verdict::ResultLimit, Some("output_limit")),

@@ -148,6 +148,8 @@ pub struct Timings {
     pub run: f64,
     /// CPU time of the worker.
     pub compute: f64,
+    /// Part of `run`: while at least one call of the code to the daemon was not answered.
+    pub waiting: f64,
 }
 
 /// Kinds of failure; clients and models branch on them.
@@ -158,6 +160,7 @@ pub enum ErrorType {
     Runtime,
     Permission,
     Timeout,
+    ComputeLimit,
     Memory,
     OutputLimit,
     Exit,
@@ -172,11 +175,12 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Syntax,
         Self::Runtime,
         Self::Permission,
         Self::Timeout,
+        Self::ComputeLimit,
         Self::Memory,
         Self::OutputLimit,
         Self::Exit,
@@ -194,6 +198,7 @@ impl ErrorType {
             Self::Runtime => "runtime",
             Self::Permission => "permission",
             Self::Timeout => "timeout",
+            Self::ComputeLimit => "compute_limit",
             Self::Memory => "memory",
             Self::OutputLimit => "output_limit",
             Self::Exit => "exit",

@@ -135,15 +135,16 @@ fn output_schema() -> Value {
             "executionId": { "type": "string" },
             "timings": {
                 "type": "object",
-                "description": "Milliseconds. total: receipt to answer; prepare: reading the code; queue: waiting for a worker; run: wall time in the worker; compute: its CPU time.",
+                "description": "Milliseconds. total: receipt to answer; prepare: reading the code; queue: waiting for a worker; run: wall time in the worker; compute: its CPU time, all threads; waiting: the part of run in which the code waited for calls through conductor.",
                 "properties": {
                     "total": { "type": "number" },
                     "prepare": { "type": "number" },
                     "queue": { "type": "number" },
                     "run": { "type": "number" },
-                    "compute": { "type": "number" }
+                    "compute": { "type": "number" },
+                    "waiting": { "type": "number" }
                 },
-                "required": ["total", "prepare", "queue", "run", "compute"]
+                "required": ["total", "prepare", "queue", "run", "compute", "waiting"]
             },
             "media": {
                 "type": "array",

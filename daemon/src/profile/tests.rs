@@ -29,8 +29,7 @@ fn without_any_setting_code_may_do_nothing() {
 
 #[test]
 fn the_environment_wins_over_the_file_and_paths_are_made_absolute() {
-    let config =
-        "[profiles.default]\nworkspace = \"/file\"\nrun-args = \"allow-net=a.org\"\nmax-timeout = \"1m\"";
+    let config = "[profiles.default]\nworkspace = \"/file\"\nrun-args = \"allow-net=a.org\"\nmax-timeout = \"1m\"\nmax-compute = \"20s\"";
     let profile = resolved(config, &[]).expect("is right");
     assert_eq!(
         (profile.workspace.as_path(), profile.grants.net.clone()),
@@ -51,6 +50,7 @@ fn the_environment_wins_over_the_file_and_paths_are_made_absolute() {
     assert_eq!(profile.grants.net, Grant::None, "the variable replaces the file's arguments");
     assert_eq!(profile.default_timeout, Duration::from_secs(5));
     assert_eq!(profile.max_timeout, Duration::from_secs(60));
+    assert_eq!(profile.limits(Duration::from_secs(1)).compute, Duration::from_secs(20));
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn spec(name: &str) -> Arc<WorkerSpec> {
 fn job(milliseconds: u64, nonce: u64) -> Job {
     let limits = RunLimits {
         wall: Duration::from_secs(30),
+        compute: Duration::from_secs(60),
         linger: Duration::from_secs(5),
         max_output_bytes: 1 << 20,
         max_result_bytes: 1 << 20,

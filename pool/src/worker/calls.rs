@@ -1,10 +1,14 @@
 //! The calls of one run that wait for an answer: admits them, within bounds, and makes a frame of each answer.
 //!
 //! An answer is taken only when the one before it has been handed over, so a worker that does not read makes the daemon
-//! hold one answer, not all. Dropping the calls, as the end of a run does, drops what is still being worked on.
+//! hold one answer, not all. The time in which the code waited is kept: from the first unanswered call to the answer after
+//! which none is unanswered, so that calls made together count once. Dropping the calls, as the end of a run does, drops what is still being worked on.
+
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::frame::{self, Call, Command};
 use crate::host::{Host, HostError};
@@ -30,6 +34,9 @@ pub(crate) struct Calls {
     in_flight: usize,
     params_bytes: usize,
     total: usize,
+    waited: Duration,
+    /// When the first of the calls that are in flight was made; `None` without any.
+    waiting_since: Option<Instant>,
 }
 
 /// What became of one call.
@@ -52,6 +59,7 @@ impl Calls {
         match self.admit(call) {
             Ok(future) => {
                 let bytes = call.params.get().len();
+                self.waiting_since.get_or_insert_with(Instant::now);
                 self.in_flight += 1;
                 self.params_bytes += bytes;
                 self.unanswered
@@ -87,6 +95,11 @@ impl Calls {
         }
     }
 
+    /// How long the code has waited for the host so far.
+    pub(crate) fn waiting(&self) -> Duration {
+        self.waited + self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.unanswered.is_empty()
     }
@@ -102,6 +115,10 @@ impl Calls {
         if let Some(bytes) = held {
             self.in_flight -= 1;
             self.params_bytes -= bytes;
+            if self.in_flight == 0 {
+                self.waited = self.waiting();
+                self.waiting_since = None;
+            }
         }
         let command = match &result {
             Ok(value) => Command::Reply { id, value: Some(value), error: None },
@@ -187,6 +204,39 @@ mod tests {
         assert!(
             answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("10000 calls")
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_together_count_once_and_refused_ones_do_not() {
+        struct Sleeper;
+        impl HostCalls for Sleeper {
+            fn call(&self, _method: &str, params: Value) -> BoxFuture<'static, Result<Value, HostError>> {
+                let time = Duration::from_secs(params.as_u64().unwrap());
+                Box::pin(async move {
+                    tokio::time::sleep(time).await;
+                    Ok(Value::Null)
+                })
+            }
+        }
+        let mut calls = Calls::new(Some(Host::new(Sleeper)));
+        assert_eq!(calls.waiting(), Duration::ZERO);
+        for (id, seconds) in [(0, 3), (1, 5)] {
+            calls.start(&call(id, "sleep", &json!(seconds)));
+        }
+        answer(&mut calls).await;
+        assert_eq!(calls.waiting(), Duration::from_secs(3), "also while one is still pending");
+        answer(&mut calls).await;
+        // The code goes on by itself.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert_eq!(calls.waiting(), Duration::from_secs(5));
+        calls.start(&call(2, "sleep", &json!(1)));
+        answer(&mut calls).await;
+        assert_eq!(calls.waiting(), Duration::from_secs(6));
+
+        let mut refusing = Calls::new(None);
+        refusing.start(&call(0, "sleep", &json!(1)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(refusing.waiting(), Duration::ZERO);
     }
 
     #[test]

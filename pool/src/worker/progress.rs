@@ -19,6 +19,7 @@ pub(crate) enum End {
     },
     /// `linger` or the wall limit is over.
     Deadline,
+    ComputeLimit,
     Cancelled,
     OutputLimit,
     Broken(FrameError),
@@ -67,6 +68,7 @@ impl Progress {
             End::OutputLimit => Verdict::OutputLimit,
             End::Drained => self.settled_or(|| Verdict::NeverSettles),
             End::Deadline => self.still_open_or(|| Verdict::Timeout),
+            End::ComputeLimit => self.still_open_or(|| Verdict::ComputeLimit),
             End::Exited { status, out_of_memory } => self.exited(status, out_of_memory),
             // Once the value is known, no bytes can take it back.
             End::Broken(FrameError::TooLarge { .. }) => self.settled_or(|| Verdict::ResultLimit),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DenoWorker;
 use super::calls::Calls;
+use super::compute::Compute;
 use super::frame::{self, Command, Reply};
 use super::output::{CHUNK, Output, read_now};
 use super::process::Status;
@@ -66,7 +67,7 @@ struct Run {
     open: Open,
     linger: Duration,
     started: Instant,
-    cpu_before: Duration,
+    compute: Compute,
     deadline: Instant,
 }
 
@@ -81,6 +82,8 @@ struct Open {
 enum Turn {
     Cancelled,
     OutOfTime,
+    /// The compute limit may be reached.
+    Compute,
     /// The reply pipe has bytes, or has ended; false when it cannot be watched.
     Replies(bool),
     Send,
@@ -105,8 +108,8 @@ impl Run {
             permissions: &job.permissions,
         });
         worker.frames.set_limit(limits.max_result_bytes.saturating_add(ENVELOPE));
-        let cpu_before = worker.process.cpu_time();
         let started = Instant::now();
+        let compute = Compute::new(limits.compute, worker.process.cpu_time());
         Self {
             worker,
             command,
@@ -119,7 +122,7 @@ impl Run {
             open: Open { stdout: true, stderr: true, replies: true },
             linger: limits.linger,
             started,
-            cpu_before,
+            compute,
             deadline: started + limits.wall,
         }
     }
@@ -147,6 +150,7 @@ impl Run {
             () = cancel.cancelled() => Turn::Cancelled,
             () = sleep_until(self.deadline) => Turn::OutOfTime,
             ready = replies.readable(), if self.open.replies => Turn::Replies(ready.is_ok()),
+            () = sleep_until(self.compute.check_at()) => Turn::Compute,
             _ = commands.writable(), if sending => Turn::Send,
             status = exit.ended() => Turn::Exited(status),
             () = has_room(self.events.as_ref()), if !may_read => Turn::Forward,
@@ -160,6 +164,7 @@ impl Run {
         match turn {
             Turn::Cancelled => return Some(End::Cancelled),
             Turn::OutOfTime => return Some(self.out_of_time()),
+            Turn::Compute => return self.check_compute(),
             Turn::Exited(status) => return Some(self.on_exit(status)),
             Turn::Replies(readable) => return self.on_replies(readable),
             Turn::Output(stream) => return self.on_output(stream),
@@ -252,6 +257,11 @@ impl Run {
         if self.open.replies { End::Deadline } else { End::ChannelClosed }
     }
 
+    fn check_compute(&mut self) -> Option<End> {
+        let cpu = self.worker.process.cpu_time();
+        self.compute.is_used_up(cpu).then_some(End::ComputeLimit)
+    }
+
     /// The process has ended: what it wrote before counts.
     fn on_exit(&mut self, status: Status) -> End {
         while let Ok(1..) = self.worker.frames.fill_now(&self.worker.replies) {
@@ -265,9 +275,11 @@ impl Run {
     /// Kills the worker and writes the report.
     fn finish(mut self, mut end: End) -> (RunReport, Reaped) {
         let wall = self.started.elapsed();
-        let cpu = self.worker.process.cpu_time().saturating_sub(self.cpu_before);
+        let cpu = self.compute.used(self.worker.process.cpu_time());
+        let waiting = self.calls.waiting();
         self.worker.process.kill();
-        if !self.take_remaining_output() && !matches!(end, End::Cancelled | End::Deadline) {
+        if !self.take_remaining_output() && !matches!(end, End::Cancelled | End::Deadline | End::ComputeLimit)
+        {
             end = End::OutputLimit;
         }
         if let End::Exited { status, out_of_memory } = &mut end {
@@ -275,7 +287,8 @@ impl Run {
         }
         let (stdout, stderr) = self.output.into_parts();
         let worker = self.worker.identity();
-        let report = RunReport { verdict: self.progress.verdict(end), stdout, stderr, worker, wall, cpu };
+        let verdict = self.progress.verdict(end);
+        let report = RunReport { verdict, stdout, stderr, worker, wall, cpu, waiting };
         (report, self.worker.process.reap())
     }
 

@@ -124,6 +124,29 @@ async fn a_pending_call_keeps_the_run_alive_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn the_time_in_which_code_waits_for_answers_is_told() {
+    let bench = Bench::new();
+    let waits = |code: &str| {
+        let mut job = job(code);
+        job.limits.wall = Duration::from_millis(900);
+        job.host = Some(Host::new(Stored { asked: Arc::default(), together: Arc::new(Barrier::new(1)) }));
+        job
+    };
+    // Waits by itself, then for two answers at once that never come.
+    let code = "await new Promise((f) => setTimeout(f, 300));
+        await Promise.all([conductor.result('never'), conductor.result('never')]);";
+    let report = bench.run_job(&bench.spec(), waits(code)).await;
+    assert!(matches!(report.verdict, Verdict::Timeout), "{:?}", report.verdict);
+    let most = report.wall - Duration::from_millis(300);
+    assert!(report.waiting > Duration::ZERO && report.waiting <= most, "{:?} of {most:?}", report.waiting);
+    let code = "await conductor.result('text:'); await new Promise((f) => setTimeout(f, 300));";
+    let report = bench.run_job(&bench.spec(), waits(code)).await;
+    let most = report.wall - Duration::from_millis(300);
+    assert!(report.waiting > Duration::ZERO && report.waiting <= most, "{:?} of {most:?}", report.waiting);
+    assert_eq!(bench.run("return 1;").await.waiting, Duration::ZERO);
+}
+
+#[tokio::test]
 async fn a_run_ends_with_calls_unanswered() {
     let bench = Bench::new();
     // After the value the run lingers for the open call, after an error it ends at once.

@@ -48,6 +48,69 @@ async fn busy_code_is_charged_for_cpu_and_waiting_code_is_not() {
     assert!(waiting.wall >= Duration::from_millis(500) && waiting.cpu < waiting.wall / 2, "{waiting:?}");
 }
 
+/// Burns CPU in `threads` threads at once, this one among them.
+fn burn(threads: usize) -> String {
+    format!(
+        "console.log('partial');
+         const code = 'data:text/javascript,for(;;);';
+         for (let i = 1; i < {threads}; i++) new Worker(code, {{ type: 'module' }});
+         await new Promise((f) => setTimeout(f, 50));
+         for (;;);"
+    )
+}
+
+#[tokio::test]
+async fn code_that_computes_too_long_ends_at_its_compute_limit() {
+    let bench = Bench::new();
+    let limit = Duration::from_millis(400);
+    for threads in [1, 3] {
+        let mut job = job(&burn(threads));
+        job.limits.compute = limit;
+        let report = bench.run_job(&bench.spec(), job).await;
+        assert!(matches!(report.verdict, Verdict::ComputeLimit), "{threads}: {:?}", report.verdict);
+        assert_eq!(report.stdout, b"partial\n", "{threads}");
+        assert!(report.cpu >= limit, "{threads}: {:?}", report.cpu);
+        // Far beyond what a look comes late, on a machine that is busy with other things too.
+        assert!(report.cpu < limit + Duration::from_secs(2), "{threads}: {:?}", report.cpu);
+    }
+}
+
+#[tokio::test]
+async fn threads_use_up_the_compute_limit_together() {
+    let bench = Bench::new();
+    // The code's own thread only waits. How fast others compute meanwhile depends on what else the machine does.
+    let mut job = job("const code = 'data:text/javascript,for(;;);';
+         for (let i = 0; i < 3; i++) new Worker(code, { type: 'module' });
+         await new Promise((f) => setTimeout(f, 1e6));");
+    job.limits.compute = Duration::from_millis(600);
+    let report = bench.run_job(&bench.spec(), job).await;
+    assert!(matches!(report.verdict, Verdict::ComputeLimit), "{:?}", report.verdict);
+    let cpus = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    assert!(report.wall * cpus >= report.cpu && report.cpu >= Duration::from_millis(600), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_value_outlives_the_compute_limit_and_waiting_costs_nothing() {
+    let bench = Bench::new();
+    let mut busy = job("setTimeout(() => { for (;;); }, 1); return 1;");
+    busy.limits.compute = Duration::from_millis(300);
+    busy.limits.linger = Duration::from_secs(60);
+    let report = bench.run_job(&bench.spec(), busy).await;
+    assert!(
+        matches!(
+            report.verdict,
+            Verdict::Settled { settled: Settled::Json { .. }, open_handles: Some(_), .. }
+        ),
+        "{:?}",
+        report.verdict
+    );
+    let mut idle = job("await new Promise((f) => setTimeout(f, 1000)); return 1;");
+    idle.limits.compute = Duration::from_millis(300);
+    let report = bench.run_job(&bench.spec(), idle).await;
+    assert!(matches!(settled(&report), Settled::Json { .. }), "{:?}", report.verdict);
+    assert!(report.wall >= Duration::from_secs(1));
+}
+
 #[tokio::test]
 async fn cancelling_kills_at_once() {
     let bench = Bench::new();

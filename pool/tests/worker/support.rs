@@ -118,6 +118,7 @@ pub(crate) fn job(code: &str) -> Job {
         host: None,
         limits: RunLimits {
             wall: Duration::from_secs(20),
+            compute: Duration::from_secs(60),
             linger: Duration::from_millis(300),
             max_output_bytes: 1 << 20,
             max_result_bytes: 1 << 20,

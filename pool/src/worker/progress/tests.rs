@@ -35,6 +35,7 @@ const VALUE: &str = "Settled { settled: Json { value: Number(1) }, open_handles:
 fn without_a_value_each_end_has_its_own_verdict() {
     check(vec![], End::Drained, "NeverSettles");
     check(vec![], End::Deadline, "Timeout");
+    check(vec![], End::ComputeLimit, "ComputeLimit");
     check(vec![], End::Cancelled, "Cancelled");
     check(vec![], End::OutputLimit, "OutputLimit");
     check(vec![], End::Broken(FrameError::TooLarge { bytes: 9 }), "ResultLimit");
