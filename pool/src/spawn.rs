@@ -148,7 +148,7 @@ impl Inner {
         let start = Start {
             program: self.config.launcher.clone(),
             args: launch.to_args(self.config.launcher.as_os_str()).map_err(SpawnError::Prepare)?,
-            env: environment(deno_dir, &spec.env)
+            env: environment(deno_dir, spec)
                 .iter()
                 .map(|entry| CString::new(entry.as_bytes()))
                 .collect::<Result<_, _>>()

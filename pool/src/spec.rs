@@ -30,8 +30,12 @@ pub struct WorkerSpec {
 pub struct Packages {
     /// The `DENO_DIR` that holds them and Deno's caches. Nobody writes there while workers use it.
     pub deno_dir: PathBuf,
-    /// A `deno.lock`, used frozen: what is not in it cannot be imported.
+    /// A `deno.lock`, used frozen: what is not in it cannot be imported. The worker may read its directory.
     pub lock: PathBuf,
+    /// Variables by which Deno finds packages that came from other than the usual registries. Nothing secret.
+    pub env: BTreeMap<String, String>,
+    /// The host of jsr if packages came from there: Deno looks into its cache only if it may import from the host.
+    pub allow_import: Option<String>,
     /// The one spelling under which each package is locked, by its name with registry: `npm:axios` is `npm:axios@^1`.
     pub spellings: BTreeMap<String, String>,
     /// Specifiers, as the lock spells them, that a worker imports while it boots.

@@ -42,7 +42,7 @@ pub(crate) fn jail(spec: &WorkerSpec, own: Own<'_>, layers: &BTreeSet<Layer>) ->
     let (run, ffi) = (grants.all || grants.run != Grant::None, grants.all || grants.ffi != Grant::None);
     let mut jail = Jail::new(spec.deno.clone());
     jail.needs = vec![own.harness.to_owned(), own.deno_dir.to_owned()];
-    jail.needs.extend(spec.packages.iter().map(|packages| packages.lock.clone()));
+    jail.needs.extend(spec.packages.iter().filter_map(|packages| Some(packages.lock.parent()?.to_owned())));
     let writable = paths(grants, &grants.write);
     jail.read = resolve(paths(grants, &grants.read).iter().chain(&programs(grants)), &writable);
     if grants.all || grants.sys != Grant::None {

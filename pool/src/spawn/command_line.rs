@@ -84,7 +84,12 @@ impl CommandLine {
             deny_protected(&mut args, spec, ["deny-read", "deny-write"])?;
         } else {
             // Refused together with --allow-all; there --no-remote and --no-npm do the same.
-            args.push("--allow-import=none.invalid".into());
+            let host = spec.packages.as_ref().and_then(|packages| packages.allow_import.as_deref());
+            allow(
+                &mut args,
+                "allow-import",
+                &Grant::Only([host.unwrap_or("none.invalid").to_owned()].into()),
+            )?;
             revoke.read = allow_paths(&mut args, spec, &grants.read, ["allow-read", "deny-read"], COMMANDS)?;
             revoke.write =
                 allow_paths(&mut args, spec, &grants.write, ["allow-write", "deny-write"], REPLIES)?;
@@ -104,19 +109,22 @@ impl CommandLine {
 }
 
 /// The whole environment of a worker, as `NAME=value`.
-pub(crate) fn environment(deno_dir: &Path, granted: &BTreeMap<String, String>) -> Vec<OsString> {
+pub(crate) fn environment(deno_dir: &Path, spec: &WorkerSpec) -> Vec<OsString> {
+    let none = BTreeMap::new();
+    let of_packages = spec.packages.as_ref().map_or(&none, |packages| &packages.env);
     let entry = |name: &str, value: &std::ffi::OsStr| {
         let mut entry = OsString::from(name);
         entry.push("=");
         entry.push(value);
         entry
     };
-    let granted = granted
-        .iter()
-        .filter(|(name, _)| *name != "DENO_DIR" && FIXED_ENV.iter().all(|(fixed, _)| fixed != name))
-        .map(|(name, value)| entry(name, value.as_ref()));
-    let fixed = FIXED_ENV.iter().map(|(name, value)| entry(name, value.as_ref()));
-    std::iter::once(entry("DENO_DIR", deno_dir.as_os_str())).chain(fixed).chain(granted).collect()
+    let is_ours = |name: &str| name == "DENO_DIR" || FIXED_ENV.iter().any(|(fixed, _)| *fixed == name);
+    let granted = spec.env.iter().filter(|(name, _)| !is_ours(name) && !of_packages.contains_key(*name));
+    let fixed = FIXED_ENV.iter().filter(|(name, _)| !of_packages.contains_key(*name));
+    std::iter::once(entry("DENO_DIR", deno_dir.as_os_str()))
+        .chain(fixed.map(|(name, value)| entry(name, value.as_ref())))
+        .chain(of_packages.iter().chain(granted).map(|(name, value)| entry(name, value.as_ref())))
+        .collect()
 }
 
 /// True when code under this spec may read `path`.

@@ -20,6 +20,8 @@ fn fetch(bench: &Bench) -> Packages {
     let packages = Packages {
         deno_dir: dir.join("deno"),
         lock: dir.join("deno.lock"),
+        env: Default::default(),
+        allow_import: None,
         spellings: spellings.map(|(name, spelling)| (name.to_owned(), spelling.to_owned())).into(),
         preload: Vec::new(),
     };

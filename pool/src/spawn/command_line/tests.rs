@@ -42,13 +42,25 @@ fn packages_come_from_a_frozen_lock_and_nothing_is_fetched() {
     let packages = crate::spec::Packages {
         deno_dir: "/layer/deno".into(),
         lock: "/layer/deno.lock".into(),
+        env: [("HOME".to_owned(), "/layer/home".to_owned())].into(),
+        allow_import: Some("jsr.io:443".to_owned()),
         spellings: BTreeMap::new(),
         preload: Vec::new(),
     };
-    let (args, _) = build(&WorkerSpec { packages: Some(packages), ..spec(Grants::default()) }).unwrap();
+    let spec = WorkerSpec {
+        packages: Some(packages),
+        env: [("HOME".to_owned(), "/granted".to_owned())].into(),
+        ..spec(Grants::default())
+    };
+    let (args, _) = build(&spec).unwrap();
+    let env = environment(Path::new("/d"), &spec);
+    assert_eq!(
+        env.iter().filter(|entry| entry.as_encoded_bytes().starts_with(b"HOME=")).collect::<Vec<_>>(),
+        ["HOME=/layer/home"]
+    );
     assert_eq!(args[1..=FIXED.len() + 2], [&FIXED[..], &["--lock=/layer/deno.lock", "--frozen"]].concat());
     assert!(args.iter().any(|arg| arg == "--cached-only"), "{args:?}");
-    assert!(args.iter().any(|arg| arg == "--allow-import=none.invalid"), "{args:?}");
+    assert!(args.iter().any(|arg| arg == "--allow-import=jsr.io:443"), "{args:?}");
     assert!(!args.iter().any(|arg| WITHOUT_PACKAGES.contains(&arg.as_str())), "{args:?}");
 }
 
@@ -170,7 +182,8 @@ fn values_that_deno_would_misread_are_refused() {
 #[test]
 fn the_environment_cannot_be_overridden() {
     let granted = [("A", "1"), ("DENO_DIR", "/x"), ("HOME", "/y"), ("DENO_NO_UPDATE_CHECK", "")];
-    let granted = granted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let env = granted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let granted = WorkerSpec { env, ..spec(Grants::default()) };
     let expected = [
         "DENO_DIR=/d",
         "HOME=/nonexistent",
