@@ -1,0 +1,131 @@
+//! Why there is no layer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lockfile::LockError;
+
+/// Why a layer could not be had. Clones share their cause: every caller that waited for one build gets the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("Deno cannot be started to fetch packages")]
+    DenoMissing(#[source] Arc<io::Error>),
+    #[error("the package registry cannot be reached: {detail}")]
+    RegistryUnreachable { detail: String },
+    #[error("the packages were not fetched within {} s", .after.as_secs())]
+    TimedOut { after: Duration },
+    #[error("the registry knows no package `{package}`")]
+    UnknownPackage { package: String },
+    #[error("the registry has no version of `{package}` that is {range}")]
+    NoSuchVersion { package: String, range: String },
+    #[error("the registry refuses access: {detail}")]
+    AccessDenied { detail: String },
+    #[error("what came for `{package}` is not what its integrity hash promises")]
+    Integrity { package: String },
+    #[error("what came for a package is damaged: {detail}")]
+    BadArchive { detail: String },
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the build of the package layer was cancelled")]
+    Cancelled,
+    #[error("the pinned lock {file} cannot be used")]
+    PinnedLock {
+        file: String,
+        #[source]
+        cause: PinnedLockError,
+    },
+    #[error("`{package}` is not in the pinned lock {file}")]
+    NotInPinnedLock { package: String, file: String },
+    #[error("the package layer was changed after it was built: {detail}")]
+    Damaged { detail: String },
+    #[error("the package layer could not be warmed: {detail}")]
+    Warm { detail: String },
+    #[error("cannot {doing}")]
+    Io {
+        doing: &'static str,
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    #[error("Deno could not fetch the packages: {detail}")]
+    Fetch { detail: String },
+    #[error("no package was asked for")]
+    Nothing,
+    #[error("packages are not available: the program is shutting down")]
+    Gone,
+}
+
+/// What is wrong with a pinned lock.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PinnedLockError {
+    #[error(transparent)]
+    Read(Arc<io::Error>),
+    #[error(transparent)]
+    Content(#[from] LockError),
+}
+
+impl LayerError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::DenoMissing(_) => "`conductorctl doctor` says which Deno is used",
+            Self::RegistryUnreachable { .. } => {
+                "check the network, the proxy (HTTPS_PROXY) and the registry (NPM_CONFIG_REGISTRY, .npmrc, JSR_URL)"
+            }
+            Self::TimedOut { .. } => "the registry is slow: try again, what was fetched so far is not kept",
+            Self::UnknownPackage { .. } => {
+                "check the spelling in the package list; private packages need a registry in .npmrc"
+            }
+            Self::NoSuchVersion { .. } => "list a version that exists",
+            Self::AccessDenied { .. } => "check the registry's token in .npmrc",
+            Self::Integrity { .. } => {
+                "the lock or the registry was tampered with, or a version was published twice: do not retry before knowing which"
+            }
+            Self::BadArchive { .. } => "try again; a proxy or the registry cuts downloads short",
+            Self::DiskFull => {
+                "free some space; `conductorctl packages prune` removes layers that nobody uses"
+            }
+            Self::PinnedLock { .. } => {
+                "the file must be a deno.lock of version 5, written by Deno 2.3 or newer"
+            }
+            Self::NotInPinnedLock { .. } => {
+                "add the package to the lock (`deno install --lockfile-only` with it among the imports), or unlist it"
+            }
+            Self::Damaged { .. } => {
+                "`conductorctl packages verify` says what changed; the layer is built anew when it is next used"
+            }
+            Self::Cancelled
+            | Self::Warm { .. }
+            | Self::Io { .. }
+            | Self::Fetch { .. }
+            | Self::Nothing
+            | Self::Gone => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
+
+    /// True when the same request can succeed later by itself: the cause lies outside and may pass.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::RegistryUnreachable { .. } | Self::TimedOut { .. } | Self::BadArchive { .. } => true,
+            Self::Cancelled | Self::Warm { .. } | Self::Io { .. } | Self::DiskFull | Self::Damaged { .. } => {
+                true
+            }
+            Self::Fetch { .. } | Self::DenoMissing(_) => true,
+            // Somebody must change something first: a name, a token, a lock.
+            Self::UnknownPackage { .. } | Self::NoSuchVersion { .. } | Self::AccessDenied { .. } => false,
+            Self::Integrity { .. } | Self::PinnedLock { .. } | Self::NotInPinnedLock { .. } => false,
+            Self::Nothing | Self::Gone => false,
+        }
+    }
+
+    /// Names an operation that failed; a full disk has its own kind, whatever failed for it.
+    pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |cause| match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Io { doing, cause: Arc::new(cause) },
+        }
+    }
+}
