@@ -22,8 +22,8 @@ struct Edit {
     end: u32,
     side: Side,
     text: String,
-    /// The source offset to which every character of `text` maps.
-    origin: u32,
+    /// The source offset to which every character of `text` maps; `None` when it is no part of the program.
+    origin: Option<u32>,
 }
 
 /// A set of edits of one source text. Replaced ranges never overlap.
@@ -34,7 +34,7 @@ pub(crate) struct Edits {
 
 impl Edits {
     fn push(&mut self, start: u32, end: u32, side: Side, text: String, origin: u32) {
-        self.edits.push(Edit { start, end, side, text, origin });
+        self.edits.push(Edit { start, end, side, text, origin: Some(origin) });
     }
 
     /// Puts `text` where something begins: after everything that ends at `at`.
@@ -55,6 +55,16 @@ impl Edits {
     /// Adds `text` to the head of the program, mapped to `origin`.
     pub(crate) fn head(&mut self, text: impl Into<String>, origin: u32) {
         self.push(0, 0, Side::Head, text.into(), origin);
+    }
+
+    /// Adds `text` that maps to no place to the head of the program.
+    pub(crate) fn head_apart(&mut self, text: String) {
+        self.edits.push(Edit { start: 0, end: 0, side: Side::Head, text, origin: None });
+    }
+
+    /// Puts `text` behind the brace that opens a class at `at`, mapped to `origin`.
+    pub(crate) fn open_body(&mut self, at: u32, text: String, origin: u32) {
+        self.push(at, at, Side::Statement, text, origin);
     }
 
     pub(crate) fn replace(&mut self, start: u32, end: u32, text: impl Into<String>) {
@@ -81,7 +91,8 @@ impl Edits {
             debug_assert!(edit.start >= done, "edits overlap: {edit:?} after {done}");
             map.push(&code, rebase(done), Kind::Copied);
             code.push_str(&source[done as usize..edit.start as usize]);
-            map.push(&code, rebase(edit.origin), Kind::Made);
+            let (origin, kind) = edit.origin.map_or((0, Kind::Apart), |origin| (rebase(origin), Kind::Made));
+            map.push(&code, origin, kind);
             code.push_str(&edit.text);
             done = edit.end;
         }
@@ -95,6 +106,8 @@ impl Edits {
 enum Kind {
     Copied,
     Made,
+    /// Comes from no place of the source.
+    Apart,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +117,7 @@ struct Segment {
     kind: Kind,
 }
 
-/// Which source offset each offset of the made code comes from.
+/// Which source offset each offset of the made code comes from, if any.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PositionMap {
     segments: Vec<Segment>,
@@ -120,12 +133,15 @@ impl PositionMap {
         self.segments.push(Segment { code, source, kind });
     }
 
-    pub(crate) fn source_offset(&self, code: u32) -> u32 {
+    pub(crate) fn source_offset(&self, code: u32) -> Option<u32> {
         let after = self.segments.partition_point(|segment| segment.code <= code);
-        let Some(segment) = after.checked_sub(1).and_then(|index| self.segments.get(index)) else { return 0 };
+        let Some(segment) = after.checked_sub(1).and_then(|index| self.segments.get(index)) else {
+            return Some(0);
+        };
         match segment.kind {
-            Kind::Copied => segment.source + (code - segment.code),
-            Kind::Made => segment.source,
+            Kind::Copied => Some(segment.source + (code - segment.code)),
+            Kind::Made => Some(segment.source),
+            Kind::Apart => None,
         }
     }
 }

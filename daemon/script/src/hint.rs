@@ -24,12 +24,20 @@ pub(crate) fn hint(source: &str, offset: usize, message: &str) -> Option<&'stati
         }
     } else if message.ends_with("the program ends") || message == "Unexpected end of input" {
         "the code ends before everything is closed: was it cut off?"
+    } else if is_misplaced_decorator(line, rest, message) {
+        "only classes and their members can be decorated, and decorators stand before all modifiers"
     } else if message.contains("nested too deeply") {
         "split the expression into parts, or read large data from a file or a string"
     } else {
         return None;
     };
     Some(hint)
+}
+
+fn is_misplaced_decorator(line: &str, rest: &str, message: &str) -> bool {
+    message == "Decorators are not valid here."
+        || rest.starts_with('@') && (message.contains("'@'") || message.contains("`@`"))
+        || line.starts_with('@') && message.starts_with("Unexpected token")
 }
 
 /// A program in a Markdown fence. It can be valid syntax: to JavaScript the fence is a row of template literals.

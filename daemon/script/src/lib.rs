@@ -22,13 +22,23 @@
 //! Deno's REPL is the judge of rules 2 to 5, see `tests/data`; it ends `{a: 1} // comment` differently and does not
 //! await.
 //!
+//! # Decorators
+//! They are those that Deno runs when it loads TypeScript: TC39's proposal of 2022-03, with metadata, on classes, methods,
+//! getters, setters, fields and auto-accessors, static and private ones too. Real Deno is the judge, see
+//! `tests/data/decorators.txt`. Where its lowering is broken (arrow functions in decorated fields, classes that a function
+//! makes twice, inherited metadata, the order of static private fields) the proposal is, see `tests/oracle/decorators.rs`.
+//! What is not as in the proposal, since it is not in Deno: the static fields and blocks of a class that is replaced have
+//! the class before that as `this`; `access` of private elements has no `has`; of two decorated methods of one name an
+//! error is thrown. A stack frame inside the runtime has no place in the program, and a program without decorators does
+//! not get the runtime.
+//!
 //! # What is not as in a module
 //! - Imports are awaited one after another, so an earlier module has run when a later one cannot be found.
 //! - Code that is made at run time (`eval`) sees neither imported names nor exported variables of namespaces.
 //! - Assigning to an imported name throws a TypeError with another message.
 //! - A `const enum` exists at run time.
-//! - `import defer`, `import source`, JSX and decorators are refused: no V8 runs decorators yet, and the parser's own
-//!   transform is the legacy one, which Deno does not use.
+//! - `import defer`, `import source`, JSX and parameter decorators are refused: Deno does not run TypeScript's legacy
+//!   decorators, to which those belong.
 //! - A regular expression is checked by V8, when the program starts.
 
 mod completion;

@@ -20,8 +20,10 @@ use crate::rewrite::skip_blank;
 pub(crate) const STACK_BYTES: usize = 64 << 20;
 
 /// Numbers of TypeScript errors that do not keep a program from running once its types are erased.
-const TOLERATED: [&str; 13] =
-    ["1016", "1039", "1061", "1245", "1263", "1267", "1363", "2369", "2371", "2390", "2391", "2394", "2427"];
+const TOLERATED: [&str; 14] = [
+    "1016", "1039", "1061", "1245", "1249", "1263", "1267", "1363", "2369", "2371", "2390", "2391", "2394",
+    "2427",
+];
 
 /// A syntax error as a byte offset.
 #[derive(Debug)]

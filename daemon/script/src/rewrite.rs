@@ -2,10 +2,11 @@
 //!
 //! One walk over the tree, in source order. What belongs together is in one file: [`types`] erases type syntax,
 //! [`modules`] deals with imports, exports and `import.meta`, [`classes`] with parameter properties and accessors,
-//! [`enums`] and [`namespaces`] with the declarations that TypeScript turns into code. This file holds the walk itself and
+//! [`decorators`] with decorators, [`enums`] and [`namespaces`] with the declarations that TypeScript turns into code. This file holds the walk itself and
 //! the completion value.
 
 mod classes;
+mod decorators;
 mod enums;
 mod modules;
 mod namespaces;
@@ -23,6 +24,7 @@ use oxc_syntax::symbol::SymbolId;
 use crate::completion::{self, Plan, Reset};
 use crate::edits::{Edits, blank};
 use crate::names::Names;
+use decorators::DecoratedClass;
 
 /// A literal module specifier, as a byte offset.
 #[derive(Debug)]
@@ -50,9 +52,10 @@ pub(crate) struct Rewritten {
 }
 
 /// Walks `program` and collects the edits.
-pub(crate) fn rewrite<'a>(source: &'a str, program: &Program<'a>, scoping: &Scoping) -> Rewritten {
+pub(crate) fn rewrite<'s, 'a>(source: &'a str, program: &'s Program<'a>, scoping: &'s Scoping) -> Rewritten {
     let mut rewriter = Rewriter {
         source,
+        program,
         scoping,
         plan: completion::plan(program),
         out: Rewritten {
@@ -66,6 +69,10 @@ pub(crate) fn rewrite<'a>(source: &'a str, program: &Program<'a>, scoping: &Scop
         function_depth: 0,
         namespace: None,
         constructor_assignments: None,
+        decorated: None,
+        storages: HashMap::new(),
+        runtime: None,
+        class_names: None,
         erased_to: 0,
     };
     rewriter.program(program);
@@ -74,6 +81,7 @@ pub(crate) fn rewrite<'a>(source: &'a str, program: &Program<'a>, scoping: &Scop
 
 struct Rewriter<'s, 'a> {
     source: &'a str,
+    program: &'s Program<'a>,
     scoping: &'s Scoping,
     plan: Plan,
     out: Rewritten,
@@ -87,6 +95,14 @@ struct Rewriter<'s, 'a> {
     namespace: Option<String>,
     /// What a derived constructor must run behind `super()`.
     constructor_assignments: Option<String>,
+    /// The class whose body the walk is in, when something of it is decorated.
+    decorated: Option<DecoratedClass>,
+    /// The private fields behind private accessors that are decorated, by the offset of the accessor.
+    storages: HashMap<u32, String>,
+    /// The constant that holds the runtime of decorators, once it is needed.
+    runtime: Option<String>,
+    /// The names of anonymous classes by offset, once they are needed.
+    class_names: Option<HashMap<u32, String>>,
     /// Where the last erased end of an expression or declaration ends.
     erased_to: u32,
 }
@@ -107,6 +123,7 @@ impl<'a> Rewriter<'_, 'a> {
             self.value_of(directive.span, directive.expression.span);
         }
         self.visit_statements(&program.body);
+        self.hoist_decorator_runtime();
         if !self.variables.is_empty() {
             self.out.edits.head(format!("let {};", self.variables.join(",")), 0);
         }

@@ -40,10 +40,11 @@ pub struct Import {
 
 impl Script {
     /// The place in the user's source that a place in [`Script::code`] comes from. Both count from 1, columns in UTF-16
-    /// code units. `None` when the code has no such line.
+    /// code units. `None` when the code has no such line, or when the place is in the runtime of decorators, which is no
+    /// part of the program.
     pub fn original_position(&self, line: u32, column: u32) -> Option<(u32, u32)> {
         let at = u32::try_from(offset(&self.code, line, column)?).ok()?;
-        Some(line_column(&self.source, self.map.source_offset(at) as usize))
+        Some(line_column(&self.source, self.map.source_offset(at)? as usize))
     }
 }
 

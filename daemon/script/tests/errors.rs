@@ -7,7 +7,7 @@ use conductor_script::{SyntaxError, code_frame, prepare};
 /// A program, the line, column and beginning of the message of its error, and a part of the hint.
 type Case = (&'static str, u32, u32, &'static str, Option<&'static str>);
 
-const CASES: [Case; 46] = [
+const CASES: [Case; 54] = [
     ("let x = ;", 1, 9, "Unexpected token ';'", None),
     ("foo(1,, 2)", 1, 7, "Unexpected token ','", None),
     ("}", 1, 1, "Unexpected token '}'", None),
@@ -44,8 +44,22 @@ const CASES: [Case; 46] = [
     ("from os import path", 1, 6, "", Some("Python")),
     ("# count\nx = 1", 1, 2, "", Some("Python")),
     ("if x > 1:\n  y()", 1, 4, "", Some("Python")),
-    ("@dec class A {}", 1, 1, "decorators cannot be run here", Some("call the decorator")),
-    ("class A { @dec m() {} }", 1, 11, "decorators cannot be run here", Some("call the decorator")),
+    ("class A { m(@dec x) {} }", 1, 13, "parameter decorators cannot be run here", Some("legacy")),
+    ("class A {\n  constructor(@dec private x: number) {} }", 2, 15, "parameter decorators", Some("legacy")),
+    ("class A { @dec constructor() {} }", 1, 11, "a constructor cannot be decorated", Some("the class")),
+    (
+        "abstract class A { @dec abstract x }",
+        1,
+        20,
+        "an abstract member cannot be decorated",
+        Some("implements"),
+    ),
+    ("@dec function f() {}", 1, 6, "Unexpected token 'function'", Some("classes and their members")),
+    ("@dec export @dec class A {}", 1, 13, "Decorators may not appear after 'export'", None),
+    ("class A { @dec static {} }", 1, 11, "Decorators are not valid here", Some("classes and their members")),
+    ("const o = { @dec m() {} }", 1, 13, "Unexpected token '@'", Some("classes and their members")),
+    ("class A { public @dec x }", 1, 18, "Expected `;` but found `@`", Some("classes and their members")),
+    ("@dec enum E {}", 1, 6, "Unexpected token 'enum'", Some("classes and their members")),
     ("import a = require('a')", 1, 1, "`import x = require", Some("import x from")),
     ("export = 5", 1, 1, "`export =` is CommonJS", Some("export default")),
     ("import defer * as a from 'a'; a", 1, 1, "`import defer`", Some("plain import")),

@@ -1,4 +1,4 @@
-//! Classes: type-only members and modifiers, parameter properties, `accessor`.
+//! Classes: type-only members and modifiers, parameter properties, `accessor`. Decorators are in [`super::decorators`].
 //!
 //! A parameter property becomes a field declared first and an assignment in the constructor, behind `super()`. As in
 //! Deno, initializers of other fields see the properties: one that mentions `this` moves into a private method that the
@@ -20,9 +20,13 @@ impl<'a> Rewriter<'_, 'a> {
         if it.declare {
             return self.erase_whole(it.span);
         }
-        self.refuse_decorators(&it.decorators);
-        let Some(keyword) = self.token("class", it.span.start, it.body.span.start) else { return };
-        self.erase_modifiers(it.span.start, keyword.start);
+        let decorated = self.decorated_class(it);
+        let start = it.decorators.last().map_or(it.span.start, |last| last.span.end.max(it.span.start));
+        let Some(keyword) = self.token("class", start, it.body.span.start) else { return };
+        self.erase_modifiers(start, keyword.start);
+        if let Some(class) = &decorated {
+            self.decorated_head(it, class, keyword);
+        }
         let mut head_end = it.id.as_ref().map_or(keyword.end, |id| id.span.end);
         if let Some(types) = &it.type_parameters {
             self.visit_ts_type_parameter_declaration(types);
@@ -30,13 +34,25 @@ impl<'a> Rewriter<'_, 'a> {
         }
         if let Some(heritage) = &it.heritage {
             self.visit_class_heritage(heritage);
+            if !it.decorators.is_empty() {
+                self.out.edits.close(heritage.expression.span().end, ")");
+            }
             let types = heritage.type_arguments.as_ref().map(|types| types.span.end);
             head_end = types.unwrap_or(heritage.expression.span().end);
         }
         if !it.implements.is_empty() {
             self.erase(Span::new(head_end, it.body.span.start));
         }
+        let outer = std::mem::replace(&mut self.decorated, decorated);
+        let replaced = it.id.as_ref().and_then(|id| id.symbol_id.get()).zip(self.replaced_class(it));
+        if let Some((symbol, class)) = &replaced {
+            self.replaced.insert(*symbol, class.clone());
+        }
         self.class_body(it);
+        if let Some((symbol, _)) = replaced {
+            self.replaced.remove(&symbol);
+        }
+        self.decorated = outer;
     }
 
     fn class_body(&mut self, it: &Class<'a>) {
@@ -50,12 +66,15 @@ impl<'a> Rewriter<'_, 'a> {
         if !fields.is_empty() {
             self.out.edits.open_statement(it.body.span.start + 1, fields);
         }
+        if let Some(class) = self.decorated.as_ref().filter(|_| !properties.is_empty()) {
+            assignments.push(class.start());
+        }
         // Only what comes first in the text is known when the constructor is reached, so fields are named ahead of it.
         let mut initializers = Vec::new();
         for element in &it.body.body {
             if let ClassElement::PropertyDefinition(field) = element
                 && !properties.is_empty()
-                && let Some(target) = moved_initializer(field, self.text(field.key.span()))
+                && let Some(target) = self.moved_initializer(field)
             {
                 let method = format!("#{}", self.out.names.fresh());
                 assignments.push(format!("{target}=this.{method}()"));
@@ -64,6 +83,7 @@ impl<'a> Rewriter<'_, 'a> {
         }
         let outer = self.constructor_assignments.take();
         for element in &it.body.body {
+            let start = self.element_decorators(element);
             match element {
                 ClassElement::MethodDefinition(method)
                     if method.kind.is_constructor() && !assignments.is_empty() =>
@@ -72,15 +92,16 @@ impl<'a> Rewriter<'_, 'a> {
                 }
                 ClassElement::PropertyDefinition(field) => {
                     let moved = initializers.iter().find(|(start, _)| *start == field.span.start);
-                    self.field(field, moved.map(|(_, method)| method.as_str()));
+                    self.field(field, start, moved.map(|(_, method)| method.as_str()));
                 }
-                ClassElement::MethodDefinition(method) => self.method(method),
-                ClassElement::AccessorProperty(accessor) => self.accessor(accessor),
+                ClassElement::MethodDefinition(method) => self.method(method, start),
+                ClassElement::AccessorProperty(accessor) => self.accessor(accessor, start),
                 ClassElement::StaticBlock(block) => walk::walk_static_block(self, block),
                 ClassElement::TSIndexSignature(signature) => self.erase_whole(signature.span),
             }
         }
         self.constructor_assignments = outer;
+        self.apply_decorators(it, !properties.is_empty());
     }
 
     fn constructor(&mut self, it: &MethodDefinition<'a>, assignments: &str, derived: bool) {
@@ -92,7 +113,7 @@ impl<'a> Rewriter<'_, 'a> {
             Some(_) => self.constructor_assignments = Some(assignments.to_owned()),
             None => {}
         }
-        self.method(it);
+        self.method(it, it.span.start);
         self.constructor_assignments = None;
     }
 
@@ -103,27 +124,32 @@ impl<'a> Rewriter<'_, 'a> {
         self.out.edits.close(it.span.end, format!(",{assignments},this)"));
     }
 
-    fn method(&mut self, it: &MethodDefinition<'a>) {
+    /// `start` is where the element begins without its decorators.
+    fn method(&mut self, it: &MethodDefinition<'a>, start: u32) {
         if it.value.body.is_none() {
             return self.erase_whole(it.span);
         }
-        self.refuse_decorators(&it.decorators);
-        self.element_modifiers(it.span.start, it.key.span().start);
-        self.visit_property_key(&it.key);
+        let is_decorated = self.decorated_member(it.span.start).is_some();
+        self.element_modifiers(start, it.key.span().start);
+        if is_decorated && it.key.is_private_identifier() {
+            self.hide(it.key.span());
+        } else {
+            self.element_key(&it.key, it.computed, is_decorated);
+        }
         if it.optional {
             self.erase_marker("?", it.key.span().end, it.value.span.start);
         }
         self.visit_function(&it.value, ScopeFlags::Function);
     }
 
-    fn field(&mut self, it: &PropertyDefinition<'a>, moved_to: Option<&str>) {
+    fn field(&mut self, it: &PropertyDefinition<'a>, start: u32, moved_to: Option<&str>) {
         if it.declare || it.r#type == PropertyDefinitionType::TSAbstractPropertyDefinition {
             return self.erase_whole(it.span);
         }
-        self.refuse_decorators(&it.decorators);
+        let member = self.decorated_member(it.span.start);
         let key = it.key.span();
-        self.element_modifiers(it.span.start, key.start);
-        self.visit_property_key(&it.key);
+        self.element_modifiers(start, key.start);
+        self.element_key(&it.key, it.computed, member.is_some());
         let annotation = it.type_annotation.as_ref().map(|annotation| annotation.span);
         let value = it.value.as_ref().map(GetSpan::span);
         let marker_end = annotation.or(value).map_or(it.span.end, |next| next.start);
@@ -131,36 +157,70 @@ impl<'a> Rewriter<'_, 'a> {
         if let Some(annotation) = annotation {
             self.erase(annotation);
         }
-        if let Some(value) = &it.value {
-            let name = quote(self.text(key));
-            if let Some(method) = moved_to {
+        match (moved_to, value) {
+            (Some(method), Some(value)) => {
                 let from = annotation.map_or(key.end, |annotation| annotation.end);
-                if let Some(equals) = self.token("=", from, value.span().start) {
-                    self.out.edits.replace(
-                        equals.start,
-                        equals.end,
-                        format!(";{method}(){{return({{{name}:"),
-                    );
-                }
+                self.move_value(it, method, from, value);
             }
-            self.visit_expression(value);
-            if moved_to.is_some() {
-                self.out.edits.close(value.span().end, format!("}})[{name}]}}"));
+            (Some(method), None) => {
+                self.initial_value(it.span, None, member.as_deref(), &format!(";{method}(){{return "));
+                self.out.edits.close(self.value_end(it.span), "}");
             }
+            (None, _) => self.initial_value(it.span, it.value.as_ref(), member.as_deref(), "="),
         }
         self.end_erased(it.span);
     }
 
+    /// Moves the value of a field into a private method, with the name that it gives to a function.
+    fn move_value(&mut self, it: &PropertyDefinition<'a>, method: &str, from: u32, value: Span) {
+        let name = quote(self.text(it.key.span()));
+        if let Some(equals) = self.token("=", from, value.start) {
+            let text = format!(";{method}(){{return({{{name}:");
+            self.out.edits.replace(equals.start, equals.end, text);
+        }
+        let member = self.decorated_member(it.span.start);
+        self.initial_value(it.span, it.value.as_ref(), member.as_deref(), "=");
+        self.out.edits.close(value.end, format!("}})[{name}]}}"));
+    }
+
+    /// Visits the value of a field or accessor and lets the decorators of `member` change it. `before` stands before one
+    /// that only the decorators give.
+    fn initial_value(
+        &mut self,
+        element: Span,
+        value: Option<&Expression<'a>>,
+        member: Option<&str>,
+        before: &str,
+    ) {
+        match (value, member) {
+            (Some(value), Some(member)) => {
+                self.out.edits.open(value.span().start, format!("{member}.init(this,"));
+                self.visit_expression(value);
+                self.out.edits.close(value.span().end, ")");
+            }
+            (Some(value), None) => self.visit_expression(value),
+            (None, Some(member)) => {
+                self.out.edits.close(self.value_end(element), format!("{before}{member}.init(this)"));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Where the value of a field ends, or would.
+    fn value_end(&self, element: Span) -> u32 {
+        if self.text(element).ends_with(';') { element.end - 1 } else { element.end }
+    }
+
     /// `accessor x = 1` becomes a private field with a getter and a setter. A computed key is evaluated once, where it
     /// stands, and kept in a variable.
-    fn accessor(&mut self, it: &AccessorProperty<'a>) {
+    fn accessor(&mut self, it: &AccessorProperty<'a>, start: u32) {
         if it.r#type == AccessorPropertyType::TSAbstractAccessorProperty {
             return self.erase_whole(it.span);
         }
-        self.refuse_decorators(&it.decorators);
+        let member = self.decorated_member(it.span.start);
         let key = it.key.span();
-        self.element_modifiers(it.span.start, key.start);
-        let Some(keyword) = self.token("accessor", it.span.start, key.start) else { return };
+        self.element_modifiers(start, key.start);
+        let Some(keyword) = self.token("accessor", start, key.start) else { return };
         let storage = format!("#{}", self.out.names.fresh());
         let prefix = if it.r#static { "static " } else { "" };
         let get = format!("(){{return this.{storage}}}{prefix}");
@@ -169,10 +229,15 @@ impl<'a> Rewriter<'_, 'a> {
         let close = self.token("]", key.end, it.span.end).filter(|_| it.computed);
         if let (Some(open), Some(close)) = (open, close) {
             let variable = self.out.names.fresh();
-            self.out.edits.replace(keyword.start, open.end, format!("get [{variable}="));
+            let (before, after) = self.computed_key(member.is_some());
+            self.out.edits.replace(keyword.start, open.end, format!("get [{variable}={before}"));
             self.visit_property_key(&it.key);
-            self.out.edits.replace(close.start, close.end, format!("]{get}set [{variable}]{set}{storage}"));
+            let text = format!("{after}]{get}set [{variable}]{set}{storage}");
+            self.out.edits.replace(close.start, close.end, text);
             self.variables.push(variable);
+        } else if member.is_some() && it.key.is_private_identifier() {
+            self.out.edits.replace(keyword.start, key.end, storage.clone());
+            self.storages.insert(it.span.start, storage);
         } else {
             let name = self.text(key);
             self.out.edits.replace(
@@ -181,20 +246,14 @@ impl<'a> Rewriter<'_, 'a> {
                 format!("get {name}{get}set {name}{set}{storage}"),
             );
         }
-        self.accessor_value(it);
-        self.end_erased(it.span);
-    }
-
-    fn accessor_value(&mut self, it: &AccessorProperty<'a>) {
         if it.definite {
             self.erase_marker("!", it.key.span().end, it.span.end);
         }
         if let Some(annotation) = &it.type_annotation {
             self.visit_ts_type_annotation(annotation);
         }
-        if let Some(value) = &it.value {
-            self.visit_expression(value);
-        }
+        self.initial_value(it.span, it.value.as_ref(), member.as_deref(), "=");
+        self.end_erased(it.span);
     }
 
     pub(super) fn erase_modifiers(&mut self, from: u32, to: u32) {
@@ -218,14 +277,21 @@ impl<'a> Rewriter<'_, 'a> {
         }
     }
 
-    pub(super) fn refuse_decorators(&mut self, decorators: &[Decorator<'a>]) {
-        if let Some(decorator) = decorators.first() {
-            self.unsupported(
-                decorator.span.start,
-                "decorators cannot be run here",
-                "call the decorator as a function instead, or leave it out",
-            );
+    /// What to assign in the constructor when the initializer of a field must wait for the parameter properties.
+    fn moved_initializer(&self, field: &PropertyDefinition<'a>) -> Option<String> {
+        // Where decorators add initializers, these run before any field has its value.
+        let waits = match &field.value {
+            Some(value) => self.decorated.is_some() || mentions_this(value),
+            None => self.decorated_member(field.span.start).is_some(),
+        };
+        if field.r#static || field.computed || field.declare || !waits {
+            return None;
         }
+        let key = self.text(field.key.span());
+        Some(match &field.key {
+            PropertyKey::StaticIdentifier(_) | PropertyKey::PrivateIdentifier(_) => format!("this.{key}"),
+            _ => format!("this[{key}]"),
+        })
     }
 }
 
@@ -247,18 +313,6 @@ fn parameter_properties<'b>(body: &'b ClassBody<'_>) -> Vec<&'b str> {
             _ => None,
         })
         .collect()
-}
-
-/// What to assign in the constructor when the initializer of a field must wait for the parameter properties.
-fn moved_initializer(field: &PropertyDefinition<'_>, key: &str) -> Option<String> {
-    let value = field.value.as_ref()?;
-    if field.r#static || field.computed || field.declare || !mentions_this(value) {
-        return None;
-    }
-    Some(match &field.key {
-        PropertyKey::StaticIdentifier(_) | PropertyKey::PrivateIdentifier(_) => format!("this.{key}"),
-        _ => format!("this[{key}]"),
-    })
 }
 
 fn mentions_this(value: &Expression<'_>) -> bool {

@@ -186,7 +186,6 @@ impl<'a> Rewriter<'_, 'a> {
     }
 
     pub(super) fn export_declaration(&mut self, it: &ExportDeclaration<'a>) {
-        let declaration = it.declaration.span();
         if self.namespace.is_some() {
             return self.namespace_export(it);
         }
@@ -199,13 +198,23 @@ impl<'a> Rewriter<'_, 'a> {
             | Declaration::TSExternalModuleDeclaration(_)
             | Declaration::TSGlobalDeclaration(_) => self.erase_whole(it.span),
             other => {
-                self.erase(Span::new(it.span.start, declaration.start));
+                self.erase_export(it);
                 self.visit_declaration(other);
                 if matches!(other, Declaration::VariableDeclaration(_)) {
                     self.end_erased(it.span);
                 }
             }
         }
+    }
+
+    /// Erases `export`; decorators may stand before or behind it.
+    pub(super) fn erase_export(&mut self, it: &ExportDeclaration<'a>) {
+        let declaration = it.declaration.span();
+        let from = match &it.declaration {
+            Declaration::ClassDeclaration(class) => behind_decorators(it.span.start, class),
+            _ => it.span.start,
+        };
+        self.erase(Span::new(from, declaration.start));
     }
 
     /// `export {a, b as c}` is only checked.
@@ -260,8 +269,10 @@ impl<'a> Rewriter<'_, 'a> {
                 self.erase(keywords);
                 self.visit_function(function, ScopeFlags::Function);
             }
-            ExportDefaultDeclarationKind::ClassDeclaration(class) if class.id.is_some() => {
-                self.erase(keywords);
+            ExportDefaultDeclarationKind::ClassDeclaration(class)
+                if class.id.is_some() || !class.decorators.is_empty() =>
+            {
+                self.erase(Span::new(behind_decorators(it.span.start, class), declaration.start));
                 self.visit_class(class);
             }
             // A function or class without a name is evaluated in place, as in a module, and is no value.
@@ -285,6 +296,14 @@ impl<'a> Rewriter<'_, 'a> {
                 self.value_of(it.span, declaration);
             }
         }
+    }
+}
+
+/// Where the keywords in front of an exported class begin.
+fn behind_decorators(export: u32, class: &Class<'_>) -> u32 {
+    match class.decorators.last() {
+        Some(last) if last.span.end <= class.span.start => last.span.end,
+        _ => export,
     }
 }
 

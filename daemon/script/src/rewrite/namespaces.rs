@@ -5,7 +5,7 @@
 
 use oxc_ast::ast::*;
 use oxc_ast_visit::Visit;
-use oxc_span::{GetSpan, Span};
+use oxc_span::Span;
 
 use super::Rewriter;
 use super::enums::Export;
@@ -98,7 +98,7 @@ impl<'a> Rewriter<'_, 'a> {
     }
 
     fn copied_export(&mut self, it: &ExportDeclaration<'a>, id: Option<&BindingIdentifier<'a>>) {
-        self.erase(Span::new(it.span.start, it.declaration.span().start));
+        self.erase_export(it);
         self.visit_declaration(&it.declaration);
         if let (Some(outer), Some(id)) = (&self.namespace, id) {
             self.out.edits.close(it.span.end, format!(";{}={};", member(outer, &id.name), id.name));

@@ -15,7 +15,7 @@ impl<'a> Rewriter<'_, 'a> {
     }
 
     pub(super) fn formal_parameter(&mut self, it: &FormalParameter<'a>) {
-        self.refuse_decorators(&it.decorators);
+        self.refuse_parameter_decorators(&it.decorators);
         let pattern = it.pattern.span();
         self.erase_modifiers(it.span.start, pattern.start);
         self.visit_binding_pattern(&it.pattern);

@@ -120,7 +120,7 @@ fn comments_around_an_object_do_not_matter() {
 }
 
 /// Programs that throw at the place behind the mark.
-const THROWING: [&str; 18] = [
+const THROWING: [&str; 26] = [
     "throw ¶new Error('x')",
     "const a = 1;\n\n  null.¶x",
     "let a: number = 5 as number; ¶missing()",
@@ -139,6 +139,14 @@ const THROWING: [&str; 18] = [
     "const s = `a\nb`; ¶missing(s)",
     "const x = <number>(\n  (null as any).¶x)",
     "\u{feff}¶missing()",
+    "const d = () => {}\n@d class A { @d m() { ¶missing() } }\nnew A().m()",
+    "const d = () => {}; class A { @d x: number = ¶missing() }\nnew A()",
+    "const d = () => {}; class A {\n @d @d\n accessor x =\n ¶missing() }\nnew A()",
+    "const d = () => {}; class A { @d #m() { ¶missing() } m() { this.#m() } }\nnew A().m()",
+    "const d = () => {}; class A { @d [¶missing()]() {} }",
+    "const a = 1\n@¶d(missing()) class A {}; function d() {}",
+    "const d = () => { ¶missing() }; @d class A { @d m() {} }",
+    "const a = 1\nclass A { m() {}\n ¶@((5) as any) n() {} }",
 ];
 
 #[test]
@@ -147,13 +155,9 @@ fn stack_frames_map_to_the_place_that_threw() {
     let outcomes = run(&sources.iter().map(|source| rewritten(source)).collect::<Vec<_>>());
     for ((marked, source), outcome) in THROWING.iter().zip(&sources).zip(outcomes) {
         let script = conductor_script::prepare(source).expect("it ran");
-        let (line, column) = top_frame(&outcome);
-        assert_eq!(
-            script.original_position(line, column),
-            Some(mark(marked)),
-            "{marked}\n{}\n{outcome:?}",
-            script.code
-        );
+        let top =
+            frames(&outcome).into_iter().find_map(|(line, column)| script.original_position(line, column));
+        assert_eq!(top, Some(mark(marked)), "{marked}\n{}\n{outcome:?}", script.code);
     }
 }
 
@@ -165,11 +169,14 @@ fn mark(marked: &str) -> (u32, u32) {
     (u32::try_from(line).expect("small"), u32::try_from(column).expect("small"))
 }
 
-/// The position of the innermost frame, without the two lines that V8 puts before the body of a function.
-fn top_frame(outcome: &Outcome) -> (u32, u32) {
+/// The positions of the frames, innermost first, without the two lines that V8 puts before the body of a function.
+fn frames(outcome: &Outcome) -> Vec<(u32, u32)> {
     let stack = outcome.stack.as_deref().expect("the program throws");
-    let frame = stack.lines().find(|line| line.contains("<anonymous>:")).expect("a frame of the program");
-    let position = frame.rsplit("<anonymous>:").next().expect("checked above").trim_end_matches(')');
-    let (line, column) = position.split_once(':').expect("line and column");
+    let places = stack.lines().filter_map(|line| line.rsplit_once("<anonymous>:"));
+    places.map(|(_, place)| position(place.trim_end_matches(')'))).collect()
+}
+
+fn position(text: &str) -> (u32, u32) {
+    let (line, column) = text.split_once(':').expect("line and column");
     (line.parse::<u32>().expect("a number") - 2, column.parse().expect("a number"))
 }

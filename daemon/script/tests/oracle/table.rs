@@ -21,7 +21,7 @@ pub(crate) fn programs() -> Vec<Program> {
 }
 
 /// The pieces of a text behind lines `=== title`.
-fn sections(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+pub(crate) fn sections(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
     let text = text.strip_prefix("=== ").expect("a table begins with a title");
     text.strip_suffix('\n').unwrap_or(text).split("\n=== ").map(|section| {
         let (title, body) = section.split_once('\n').unwrap_or((section, ""));
