@@ -22,6 +22,8 @@ mod search;
 #[cfg(test)]
 mod testing;
 mod text;
+#[cfg(test)]
+mod typecheck;
 mod words;
 
 pub use answer::{ToolError, Unwrapped, unwrap};
