@@ -54,8 +54,10 @@ pub(crate) struct Launch {
 }
 
 /// Becomes a launcher, and then Deno, if the process was started as one. Call it first thing in `main`: before a
-/// runtime, a thread or a logger exists. Never returns when asked.
+/// runtime, a thread or a logger exists. Never returns when asked. Also becomes the probe of
+/// [`conductor_jail::probe::self_test`], for which the same program serves.
 pub fn run_if_asked() {
+    conductor_jail::probe::run_if_asked();
     let mut args = std::env::args_os().skip(1);
     if args.next().as_deref() != Some(OsStr::new(ASK)) {
         return;

@@ -62,3 +62,57 @@ impl Jail {
         Ok(report)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nix::libc;
+    use seccompiler::{SeccompAction, SeccompFilter};
+
+    use super::*;
+
+    /// Applies `layers` in a thread of its own, on a kernel that answers `missing` with an error.
+    fn apply(missing: i64, layer: Layer, level: Level) -> Result<Report, JailError> {
+        let body = move || {
+            let calls = BTreeMap::from([(missing, vec![])]);
+            let answer = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+            let architecture = std::env::consts::ARCH.try_into().unwrap();
+            let filter = SeccompFilter::new(calls, SeccompAction::Allow, answer, architecture).unwrap();
+            let filter: seccompiler::BpfProgram = filter.try_into().unwrap();
+            seccompiler::apply_filter(&filter).unwrap();
+            let jail = Jail { layers: [layer].into(), ..Jail::new(std::env::current_exe().unwrap()) };
+            jail.apply(level, c"")
+        };
+        std::thread::spawn(body).join().unwrap()
+    }
+
+    #[test]
+    fn a_missing_layer_is_told_or_refused() {
+        let table =
+            [(libc::SYS_landlock_create_ruleset, Layer::Landlock), (libc::SYS_seccomp, Layer::Seccomp)];
+        for (missing, layer) in table {
+            let report = apply(missing, layer, Level::BestEffort).unwrap();
+            assert!(matches!(report.layers[&layer], State::Missing(_)), "{layer}: {report:?}");
+            assert_eq!(report.gaps().map(|(layer, _)| layer).collect::<Vec<_>>(), [layer]);
+            let error = apply(missing, layer, Level::Strict).unwrap_err();
+            assert!(matches!(error, JailError::Incomplete { layer: named, .. } if named == layer), "{error}");
+            assert!(error.to_string().contains("\nhint: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_no_new_privs_there_is_no_jail_of_any_kind() {
+        let error = apply(libc::SYS_prctl, Layer::Landlock, Level::BestEffort).unwrap_err();
+        assert!(matches!(error, JailError::NoNewPrivileges(_)), "{error}");
+    }
+
+    #[test]
+    fn with_every_layer_the_levels_are_the_same() {
+        for level in [Level::Strict, Level::BestEffort] {
+            let report = apply(libc::SYS_nfsservctl, Layer::Landlock, level).unwrap();
+            assert_eq!(report.layers[&Layer::Landlock], State::Active);
+            assert!(report.landlock_abi >= 3);
+        }
+    }
+}
