@@ -155,7 +155,7 @@ fn lowered(tool: &ToolEntry, type_prefix: &str) -> Lowered {
 
 impl Lowered {
     /// `(args: …): Promise<…>`
-    fn print(&self, printer: &mut Printer<'_>, output_depth: usize, indent: usize) {
+    fn print<'t>(&'t self, printer: &mut Printer<'t>, output_depth: usize, indent: usize) {
         printer.push(if self.needs_arguments() { "(args: " } else { "(args?: " });
         match &self.args {
             // Arguments are an object in MCP, whatever the schema says.

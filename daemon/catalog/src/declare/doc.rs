@@ -62,9 +62,9 @@ fn rules(schema: &Map<String, Value>) -> Vec<String> {
         rules.push("no item twice".to_owned());
     }
     let valued = [("multipleOf", "multiple of "), ("pattern", "pattern "), ("default", "default ")];
-    rules.extend(
-        valued.iter().filter_map(|(key, words)| Some(format!("{words}{}", value(schema.get(*key)?)))),
-    );
+    let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    let valued = valued.iter().filter(|(key, _)| *key != "default" || !names_default(description));
+    rules.extend(valued.filter_map(|(key, words)| Some(format!("{words}{}", value(schema.get(*key)?)))));
     for (key, word) in [("deprecated", "deprecated"), ("readOnly", "read-only"), ("writeOnly", "write-only")]
     {
         if schema.get(key) == Some(&Value::Bool(true)) {
@@ -72,6 +72,11 @@ fn rules(schema: &Map<String, Value>) -> Vec<String> {
         }
     }
     rules
+}
+
+/// Many authors write the default into the description too.
+fn names_default(description: &str) -> bool {
+    clipped(description, MAX_DESCRIPTION_CHARS).to_lowercase().contains("default")
 }
 
 fn range(schema: &Map<String, Value>) -> Option<String> {
@@ -91,7 +96,10 @@ fn range(schema: &Map<String, Value>) -> Option<String> {
     };
     let low = low.filter(|it| it != "≥ -9007199254740991");
     match (low, high) {
-        (Some(low), Some(high)) => Some(format!("{low} and {high}")),
+        (Some(low), Some(high)) => match (low.strip_prefix("≥ "), high.strip_prefix("≤ ")) {
+            (Some(low), Some(high)) => Some(format!("{low} to {high}")),
+            _ => Some(format!("{low} and {high}")),
+        },
         (low, high) => low.or(high),
     }
 }
@@ -136,7 +144,7 @@ mod tests {
         check(json!({}), &[]);
         check(
             json!({"description": "Page.", "type": "integer", "minimum": 1, "maximum": 100, "default": 30}),
-            &["Page. (integer, ≥ 1 and ≤ 100, default 30)"],
+            &["Page. (integer, 1 to 100, default 30)"],
         );
         check(json!({"format": "date-time", "pattern": "^a*/b$"}), &["date-time, pattern \"^a*\\/b$\""]);
         check(
@@ -144,6 +152,7 @@ mod tests {
             &["a", "", "b *\\/ c", "at least 1 items, no item twice"],
         );
         check(json!({"minimum": 0, "exclusiveMinimum": true, "maximum": 9007199254740991i64}), &["> 0"]);
+        check(json!({"description": "Page, by default 1.", "default": 1}), &["Page, by default 1."]);
         check(json!({"minLength": 2, "maxLength": 2, "deprecated": true}), &["2 characters, deprecated"]);
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Printer<'t> {
     wanted: BTreeSet<usize>,
     /// Named types being written in place.
     open: Vec<usize>,
+    /// Docs written so far: answers often repeat what was said of the arguments.
+    said: HashSet<(&'t str, &'t [String])>,
     n_cuts: usize,
 }
 
@@ -50,7 +52,15 @@ pub(crate) struct Printed {
 
 impl<'t> Printer<'t> {
     pub(crate) fn new(detail: Detail, named: &'t [Named]) -> Self {
-        Self { detail, named, out: String::new(), wanted: BTreeSet::new(), open: Vec::new(), n_cuts: 0 }
+        Self {
+            detail,
+            named,
+            out: String::new(),
+            wanted: BTreeSet::new(),
+            open: Vec::new(),
+            said: HashSet::new(),
+            n_cuts: 0,
+        }
     }
 
     /// The text, or `None` if it would have been longer than allowed.
@@ -92,7 +102,7 @@ impl<'t> Printer<'t> {
     }
 
     /// The declaration of a named type.
-    pub(crate) fn declaration(&mut self, named: &Named) {
+    pub(crate) fn declaration(&mut self, named: &'t Named) {
         self.doc(&named.doc, 0);
         if let Type::Object(object) = &named.ty
             && !self.is_record(object)
@@ -107,7 +117,7 @@ impl<'t> Printer<'t> {
     }
 
     /// A type. `depth` counts the objects around it, `indent` the levels of indentation.
-    pub(crate) fn ty(&mut self, ty: &Type, depth: usize, indent: usize) {
+    pub(crate) fn ty(&mut self, ty: &'t Type, depth: usize, indent: usize) {
         if self.out.len() > self.detail.max_bytes {
             return;
         }
@@ -140,7 +150,7 @@ impl<'t> Printer<'t> {
     }
 
     /// A type that stands before `[]` or beside `&`.
-    fn grouped(&mut self, ty: &Type, depth: usize, indent: usize) {
+    fn grouped(&mut self, ty: &'t Type, depth: usize, indent: usize) {
         let target = match ty {
             Type::Named(index) if self.detail.inlines => &self.named[*index].ty,
             ty => ty,
@@ -158,7 +168,7 @@ impl<'t> Printer<'t> {
         }
     }
 
-    fn joined(&mut self, types: &[Type], operator: &str, depth: usize, indent: usize) {
+    fn joined(&mut self, types: &'t [Type], operator: &str, depth: usize, indent: usize) {
         let is_union = operator == " | ";
         // A member of an intersection cannot be left out of a list, but may as well be missing: that widens it.
         let shown = types.len().min(self.detail.max_members.max(1));
@@ -184,7 +194,7 @@ impl<'t> Printer<'t> {
         self.cut(&format!("{n_left} more"));
     }
 
-    fn tuple(&mut self, tuple: &Tuple, depth: usize, indent: usize) {
+    fn tuple(&mut self, tuple: &'t Tuple, depth: usize, indent: usize) {
         if depth >= self.detail.max_depth {
             self.push("unknown[]");
             return self.cut("…");
@@ -211,7 +221,7 @@ impl<'t> Printer<'t> {
         self.push("]");
     }
 
-    fn object(&mut self, object: &Object, depth: usize, indent: usize) {
+    fn object(&mut self, object: &'t Object, depth: usize, indent: usize) {
         let is_cut = object.n_cut > 0;
         match (object.fields.as_slice(), &object.others) {
             ([], None) if !is_cut => return self.push("{}"),
@@ -227,7 +237,7 @@ impl<'t> Printer<'t> {
             }
             _ => {}
         }
-        let breaks = self.detail.max_doc_lines > 0 && !is_simple(object);
+        let breaks = self.detail.max_doc_lines > 0 && !self.is_simple(object);
         self.push("{");
         let shown = self.shown(object);
         for (at, field) in object.fields.iter().enumerate() {
@@ -255,8 +265,10 @@ impl<'t> Printer<'t> {
         order.into_iter().take(self.detail.max_fields).collect()
     }
 
-    fn field(&mut self, field: &Field, depth: usize, indent: usize) {
-        self.doc(&field.doc, indent);
+    fn field(&mut self, field: &'t Field, depth: usize, indent: usize) {
+        if self.said.insert((&field.name, &field.doc)) {
+            self.doc(&field.doc, indent);
+        }
         self.push(&property_name(&field.name));
         self.push(if field.optional { "?: " } else { ": " });
         self.ty(&field.ty, depth + 1, indent);
@@ -265,7 +277,7 @@ impl<'t> Printer<'t> {
 
     /// The index signature. TypeScript wants every listed property to fit it, JSON Schema does not: beside listed ones it is
     /// `unknown`, and the true type a comment.
-    fn others(&mut self, object: &Object, n_hidden: usize, breaks: bool, depth: usize, indent: usize) {
+    fn others(&mut self, object: &'t Object, n_hidden: usize, breaks: bool, depth: usize, indent: usize) {
         if object.others.is_none() && n_hidden == 0 {
             return;
         }
@@ -307,6 +319,22 @@ impl<'t> Printer<'t> {
         self.open.pop();
     }
 
+    /// True for a small object without docs to write, which stays on one line.
+    fn is_simple(&self, object: &Object) -> bool {
+        let is_plain = |field: &Field| {
+            let item = match &field.ty {
+                Type::Array(item) => item,
+                ty => ty,
+            };
+            let has_doc =
+                !field.doc.is_empty() && !self.said.contains(&(field.name.as_str(), field.doc.as_slice()));
+            let is_joined =
+                matches!(item, Type::Object(_) | Type::Union(_) | Type::Intersection(_) | Type::Tuple(_));
+            !has_doc && !is_joined
+        };
+        object.fields.len() <= 4 && object.fields.iter().all(is_plain)
+    }
+
     /// True for what is written as `Record`.
     fn is_record(&self, object: &Object) -> bool {
         let others = object.others.as_deref();
@@ -341,19 +369,6 @@ impl<'t> Printer<'t> {
         self.push("\n");
         self.push(&"  ".repeat(indent));
     }
-}
-
-/// True for a small object without docs, which stays on one line.
-fn is_simple(object: &Object) -> bool {
-    let is_plain = |field: &Field| {
-        let item = match &field.ty {
-            Type::Array(item) => item,
-            ty => ty,
-        };
-        field.doc.is_empty()
-            && !matches!(item, Type::Object(_) | Type::Union(_) | Type::Intersection(_) | Type::Tuple(_))
-    };
-    object.fields.len() <= 4 && object.fields.iter().all(is_plain)
 }
 
 /// The type of members of a union that are not spelt out.
