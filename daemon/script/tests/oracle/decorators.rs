@@ -1,13 +1,10 @@
 //! Decorators do what Deno's own do; where Deno's lowering is broken, what the proposal says.
 
 use std::fmt::Write as _;
-use std::fs;
 
-use crate::runner::{Outcome, data, rewritten, run};
-use crate::table::sections;
+use crate::runner::{Outcome, rewritten, run};
+use crate::table::{Program, decorated_programs};
 use serde_json::json;
-
-const FEWEST_PROGRAMS: usize = 40;
 
 /// Programs on which Deno 2.9.6 fails or contradicts the proposal, and what they print.
 const BEYOND_DENO: [(&str, &str); 19] = [
@@ -106,13 +103,11 @@ const BEYOND_DENO: [(&str, &str); 19] = [
 
 #[test]
 fn decorators_do_what_they_do_in_deno() {
-    let text = fs::read_to_string(data().join("decorators.txt")).expect("the table is in git");
-    let programs: Vec<_> = sections(&text).collect();
-    assert!(programs.len() >= FEWEST_PROGRAMS, "only {} programs", programs.len());
+    let programs = decorated_programs();
     let runs: Vec<_> =
-        programs.iter().flat_map(|(_, source)| [json!({ "module": source }), rewritten(source)]).collect();
+        programs.iter().flat_map(|it| [json!({ "module": it.source }), rewritten(&it.source)]).collect();
     let mut wrong = String::new();
-    for ((title, source), pair) in programs.iter().zip(run(&runs).chunks(2)) {
+    for (Program { title, source }, pair) in programs.iter().zip(run(&runs).chunks(2)) {
         let [module, ours] = pair else { panic!("outcomes come in pairs") };
         if module.prints != ours.prints || error_name(module) != error_name(ours) {
             let _ = writeln!(wrong, "=== {title}\n{source}\n--- module {module:?}\n--- ours {ours:?}");

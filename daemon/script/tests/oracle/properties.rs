@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
 use crate::runner::{rewritten, run};
-use crate::table::{Program, programs};
+use crate::table::{Program, decorated_programs, programs};
 
 /// How many programs run in the one Deno process of a test.
 const BATCH: usize = 600;
@@ -324,7 +324,7 @@ proptest! {
 
     #[test]
     fn mutations_of_real_programs_never_panic(mutation in mutation()) {
-        check_positions(&mutation.apply(&programs()));
+        check_positions(&mutation.apply(&all_programs()));
     }
 }
 
@@ -334,6 +334,10 @@ struct Mutation {
     program: Index,
     /// Where, how much, by what.
     places: Vec<(Index, Index, &'static str)>,
+}
+
+fn all_programs() -> Vec<Program> {
+    programs().into_iter().chain(decorated_programs()).collect()
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
@@ -358,7 +362,7 @@ impl Mutation {
 /// V8 refuses nothing that was let through, except regular expressions, which it alone checks.
 #[test]
 fn what_is_let_through_compiles() {
-    let programs = programs();
+    let programs = all_programs();
     let mut runner = deterministic_runner();
     let mut mutant = || mutation().new_tree(&mut runner).map(|tree| tree.current().apply(&programs));
     let sources: Vec<_> = (0..10 * BATCH).map(|_| mutant().expect("nothing is rejected")).collect();
