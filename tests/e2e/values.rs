@@ -83,6 +83,9 @@ fn images_sounds_and_files_are_content() {
         (&json!("conductor://file/table.csv"), &json!("text/csv"))
     );
     assert_eq!((&media[0]["name"], &media[0]["bytes"]), (&json!("table.csv"), &json!(8)));
+    let (block, media) = content("conductor.file('x', { name: '../größe 1.csv?' })");
+    assert_eq!(block["resource"]["uri"], "conductor://file/..%2Fgr%C3%B6%C3%9Fe%201.csv%3F");
+    assert_eq!(media[0]["name"], "../größe 1.csv?");
     let (_, media) =
         content(&format!("[conductor.image({png}), new Blob(['<svg/>'], {{ type: 'image/svg+xml' }})]"));
     assert_eq!(media.as_array().expect("a list").len(), 2);

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use conductor_pool::{MediaKind, WorkerIdentity};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 use serde::Serialize;
 use serde_json::Value;
@@ -105,7 +106,8 @@ impl MediaItem {
             MediaKind::Image => ContentBlock::image(self.data.clone(), self.mime_type.clone()),
             MediaKind::Audio => ContentBlock::audio(self.data.clone(), self.mime_type.clone()),
             MediaKind::File => {
-                let uri = format!("conductor://file/{}", self.name.as_deref().unwrap_or("unnamed"));
+                let name = self.name.as_deref().unwrap_or("unnamed");
+                let uri = format!("conductor://file/{}", utf8_percent_encode(name, &RESERVED));
                 let contents = ResourceContents::blob(self.data.clone(), uri);
                 ContentBlock::resource(contents.with_mime_type(self.mime_type.clone()))
             }
@@ -122,6 +124,9 @@ impl MediaItem {
         format!("[{kind}{name}: {}, {} bytes]", self.mime_type, self.bytes)
     }
 }
+
+/// What stands for itself in a URI (RFC 3986: unreserved); all else of a file's name is encoded, so that it is one segment.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A stored text, readable with MCP `resources/read`, `conductorctl result ID`, and `conductor.result(ID)` in a later run.
 #[derive(Clone, Debug, Serialize)]
@@ -418,6 +423,24 @@ mod tests {
         };
         assert_eq!(text("a", ReturnFormat::Json), "\"a\"");
         assert_eq!(text("Map(0) {}", ReturnFormat::Inspect), "Map(0) {}");
+    }
+
+    #[test]
+    fn names_of_files_are_one_segment_of_a_uri() {
+        for (name, uri) in [
+            (Some("a b/ü?#%\".csv"), "conductor://file/a%20b%2F%C3%BC%3F%23%25%22.csv"),
+            (Some("A-z_0.~"), "conductor://file/A-z_0.~"),
+            (None, "conductor://file/unnamed"),
+        ] {
+            let item = MediaItem {
+                kind: MediaKind::File,
+                mime_type: "text/csv".into(),
+                name: name.map(String::from),
+                bytes: 0,
+                data: String::new(),
+            };
+            assert_eq!(json!(item.content())["resource"]["uri"], uri);
+        }
     }
 
     #[test]

@@ -17,8 +17,12 @@
 // after the job's code has started is captured below while the realm is still ours, objects handed to built-ins have no prototype, and no
 // user value is ever returned from an async function of ours (that would look up its `then`). What user code does to
 // this file can spoil only its own result: the daemon treats every byte from here as a claim.
+//
+// Nor does user code see this file: its stacks hold no frame of ours. Where we start it, nothing of ours is below it
+// (`enter`); where it waits, nothing of ours waits for it by `await`; what it calls is `exposed`, which runs no code of
+// its in turn; and what of its code we run all the same is `unseen`.
 
-const { apply, construct, defineProperty, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
+const { apply, defineProperty, deleteProperty, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
 const { freeze, hasOwn, is } = Object;
 const { captureStackTrace } = Error;
 const { isArray } = Array;
@@ -34,6 +38,7 @@ const NativePromise = Promise;
 const NativeProxy = Proxy;
 const NativeTypeError = TypeError;
 const NativeURL = URL;
+const speciesKey = Symbol.species;
 const SafeWeakMap = WeakMap;
 const SafeWeakSet = WeakSet;
 const AsyncFunction = (async () => {}).constructor;
@@ -45,10 +50,13 @@ const loadProcess = getOwnPropertyDescriptor(globalThis, "process").get;
 // Turns a method into a function that takes its receiver first, for good.
 const uncurry = (method) => (receiver, ...args) => apply(method, receiver, args);
 const getter = (prototype, name) => uncurry(getOwnPropertyDescriptor(prototype, name).get);
+const bind = uncurry(Function.prototype.bind);
+const then = uncurry(Promise.prototype.then);
 const charCodeAt = uncurry(String.prototype.charCodeAt);
 const isWellFormed = uncurry(String.prototype.isWellFormed);
 const toWellFormed = uncurry(String.prototype.toWellFormed);
 const sliceText = uncurry(String.prototype.slice);
+const contains = uncurry(String.prototype.includes);
 const startsWith = uncurry(String.prototype.startsWith);
 const isPrototypeOf = uncurry(Object.prototype.isPrototypeOf);
 const has = uncurry(WeakSet.prototype.has);
@@ -91,6 +99,65 @@ const bare = (fields) => ({ __proto__: null, ...fields });
 
 // With its own `constructor` a promise is awaited as it is; no replaced `then` or species is looked up.
 const own = (promise) => defineProperty(promise, "constructor", bare({ value: NativePromise })) && promise;
+
+// Hands on what a promise comes to, without `await`: V8 shows who awaits in the stacks of who is awaited. Both functions
+// return nothing.
+function whenSettled(promise, onValue, onThrown) {
+  defineProperty(promise, "constructor", bare({ value: undefined }));
+  then(promise, onValue, onThrown);
+}
+
+// Calls `action` with nothing of ours on the stack, in a microtask, and then `take` with what it returns. The capability
+// that is made by a constructor of ours gives us that as it is: a promise's own would look up its `then`.
+function enter(action, take, onThrown) {
+  const start = new NativePromise((resolve) => resolve());
+  function Capability(executor) {
+    executor(take, onThrown);
+  }
+  defineProperty(start, "constructor", bare({ value: bare({ [speciesKey]: Capability }) }));
+  then(start, action);
+}
+
+const hideStacks = () =>
+  defineProperty(NativeError, "stackTraceLimit", bare({ value: 0, writable: true, enumerable: true, configurable: true }));
+
+// What `action` returns, which may run user code: errors that are made meanwhile have no stack, since it would show us.
+function unseen(action) {
+  const before = getOwnPropertyDescriptor(NativeError, "stackTraceLimit");
+  hideStacks();
+  try {
+    return action();
+  } finally {
+    if (before === undefined) deleteProperty(NativeError, "stackTraceLimit");
+    else defineProperty(NativeError, "stackTraceLimit", bare(before));
+  }
+}
+
+// Gives `error` the stack of the caller of `site`.
+function traceFrom(site, error) {
+  try {
+    captureStackTrace(error, site);
+  } catch {
+    // Only a convenience, and user code can break it.
+  }
+  return error;
+}
+
+// A function for user code to call: what it throws has a stack that begins at its caller.
+function exposed(name, action) {
+  const site = (...args) => {
+    try {
+      return apply(action, undefined, args);
+    } catch (error) {
+      traceFrom(site, error);
+      throw error;
+    }
+  };
+  defineProperty(site, "name", bare({ value: name }));
+  return freeze(site);
+}
+
+const textOf = (value) => typeof value === "string" ? value : unseen(() => `${value}`);
 
 const defineFrozen = (name, value) =>
   defineProperty(globalThis, name, bare({ value: freeze(value), enumerable: true }));
@@ -323,18 +390,26 @@ function sniff(bytes) {
 
 const kindOf = (type) => startsWith(type, "image/") ? "image" : startsWith(type, "audio/") ? "audio" : "file";
 
+const isAlphanumeric = (c) => (c >= 0x30 && c <= 0x39) || (c >= 0x41 && c <= 0x5a) || (c >= 0x61 && c <= 0x7a);
+
+// A type or a subtype (RFC 6838, section 4.2). Must equal `is_restricted_name` in the daemon's `outcome.rs`.
+function isRestrictedName(text) {
+  if (text.length === 0 || text.length > 127 || !isAlphanumeric(charCodeAt(text, 0))) return false;
+  for (let i = 1; i < text.length; i++) {
+    const c = charCodeAt(text, i);
+    if (!isAlphanumeric(c) && !contains("!#$&-^_.+", text[i])) return false;
+  }
+  return true;
+}
+
 // `type/subtype` of a media type, without its parameters; "" if it is none.
 function essence(type) {
-  let slashes = 0;
   let end = 0;
-  for (; end < type.length; end++) {
-    const c = charCodeAt(type, end);
-    if (c === 0x3b || c === 0x20) break; // ";", " "
-    if (c === 0x2f) slashes++; // "/"
-    else if (c <= 0x20 || c >= 0x7f || c === 0x22 || c === 0x2c) return ""; // controls, `"`, ","
-  }
-  const first = charCodeAt(type, 0);
-  return slashes === 1 && first !== 0x2f && charCodeAt(type, end - 1) !== 0x2f ? sliceText(type, 0, end) : "";
+  while (end < type.length && type[end] !== ";" && type[end] !== " ") end++;
+  const names = sliceText(type, 0, end);
+  let slash = 0;
+  while (slash < end && names[slash] !== "/") slash++;
+  return isRestrictedName(sliceText(names, 0, slash)) && isRestrictedName(sliceText(names, slash + 1)) ? names : "";
 }
 
 // Bytes that user code cannot change any more, or a Blob, which nobody can change.
@@ -351,12 +426,28 @@ function mediaSource(value, kind) {
   throw new NativeTypeError(`conductor.${kind} takes a Uint8Array, an ArrayBuffer, a Blob${text}`);
 }
 
+// A field of the options, which are data.
+function option(kind, options, key) {
+  if (options === undefined || options === null) return undefined;
+  const property = typeof options === "object" && !isProxy(options) ? getOwnPropertyDescriptor(options, key) : undefined;
+  if (typeof options !== "object" || isProxy(options) || (property !== undefined && !hasOwn(property, "value"))) {
+    throw new NativeTypeError(`conductor.${kind} takes its options as an object of data, { mimeType, name }`);
+  }
+  return property?.value;
+}
+
 function makeMedia(kind, value, options) {
   const source = mediaSource(value, kind);
-  const { mimeType: given, name } = options ?? bare();
+  const given = option(kind, options, "mimeType");
+  const name = option(kind, options, "name");
   let mediaType = isBytes(source) ? sniff(source) : essence(blobType(source));
-  if (given !== undefined) mediaType = typeof given === "string" ? essence(given) : "";
-  else if (kind === "file" && mediaType === "") {
+  if (given !== undefined) {
+    mediaType = typeof given === "string" ? essence(given) : "";
+    if (mediaType === "") {
+      const shown = typeof given === "string" ? clip(quote(given), MAX_NAME) : `a ${typeof given}`;
+      throw new NativeTypeError(`conductor.${kind}: ${shown} is no media type, which mimeType must be`);
+    }
+  } else if (kind === "file" && mediaType === "") {
     mediaType = typeof value === "string" ? "text/plain" : "application/octet-stream";
   }
   if (mediaType === "" || (kind !== "file" && kindOf(mediaType) !== kind)) {
@@ -424,17 +515,14 @@ let called = 0;
 let sent = 0;
 let inFlight = 0;
 let reading = false;
+let broken; // why no answer can come any more
 
 // Asks the daemon. `params` is JSON text; `convert` makes the promise's value of the answer. `site` is the function of the
 // API that user code has called: the stack of a failure begins at its caller.
 function callDaemon(method, params, convert, site) {
-  const trace = bare();
-  try {
-    captureStackTrace(trace, site);
-  } catch {
-    // Only a convenience, and user code can break it.
-  }
+  const trace = traceFrom(site, bare());
   return new NativePromise((resolve, reject) => {
+    if (broken !== undefined) return reject(callError(broken, trace));
     calls[called] = bare({ frame: `{"call":{"id":${called},"method":"${method}","params":${params}}}`, resolve, reject, convert, trace });
     called++;
     sendCalls();
@@ -457,8 +545,8 @@ async function readAnswers() {
       const body = new Bytes(readLength(header));
       if (!await own(readFullyAsync(body))) throw new NativeError("the daemon has closed the channel");
       reply = parse(decode(decoder, body)).reply;
-    } catch (error) {
-      return failCalls(error);
+    } catch {
+      return failCalls();
     }
     settleCall(reply);
     sendCalls();
@@ -482,19 +570,20 @@ function settleCall(reply) {
   inFlight--;
   try {
     if (hasOwn(reply, "error")) call.reject(callError(reply.error, call.trace));
-    else call.resolve(call.convert(reply.value));
+    else unseen(() => call.resolve(call.convert(reply.value)));
   } catch (error) {
     call.reject(error);
   }
 }
 
-// User code has spoiled the channel: `reading` stays true, since where a frame begins is lost.
-function failCalls(error) {
+// User code has spoiled the channel. Where a frame begins is lost, so later calls fail too.
+function failCalls() {
+  broken = bare({ name: "Error", message: "the channel to the daemon is broken: the code has read from it or closed it" });
   const ids = ownKeys(calls);
   for (let i = 0; i < ids.length; i++) {
-    const { reject } = calls[ids[i]];
+    const { reject, trace } = calls[ids[i]];
     delete calls[ids[i]];
-    reject(error);
+    reject(callError(broken, trace));
   }
 }
 
@@ -516,16 +605,12 @@ function callError({ name, message, data }, trace) {
 // The object `conductor` of user code.
 function makeConductor(version) {
   const stored = ({ media_type, text }) => media_type === "application/json" ? parse(text) : text;
-  const api = {
-    result(id) {
-      const text = typeof id === "string" ? id : show(id);
-      return callDaemon("result", `{"id":${quote(clip(text, MAX_NAME))}}`, stored, api.result);
-    },
-    image: (bytes, options) => makeMedia("image", bytes, options),
-    audio: (bytes, options) => makeMedia("audio", bytes, options),
-    file: (content, options) => makeMedia("file", content, options),
-  };
-  return bare({ version, result: freeze(api.result), image: freeze(api.image), audio: freeze(api.audio), file: freeze(api.file) });
+  const result = exposed("result", (id) => {
+    if (typeof id !== "string") throw new NativeTypeError("conductor.result takes the id of a result, a string");
+    return callDaemon("result", `{"id":${quote(clip(id, MAX_NAME))}}`, stored, result);
+  });
+  const maker = (kind) => exposed(kind, (content, options) => unseen(() => makeMedia(kind, content, options)));
+  return bare({ version, result, image: maker("image"), audio: maker("audio"), file: maker("file") });
 }
 
 // ---- Upstream servers ----
@@ -541,16 +626,18 @@ function callUpstream(method, fields, site) {
   let params = "";
   try {
     for (let i = 0; i < fields.length; i += 2) {
-      const text = stringify(fields[i + 1]);
+      const text = unseen(() => stringify(fields[i + 1]));
       if (text !== undefined) params += `${params === "" ? "" : ","}"${fields[i]}":${text}`;
     }
   } catch (error) {
+    traceFrom(site, error);
     return new NativePromise((_, reject) => reject(error));
   }
   return callDaemon(method, `{${params}}`, asIs, site);
 }
 
-const timeoutOf = (options) => typeof options === "object" && options !== null ? options.timeout : undefined;
+const timeoutOf = (options) =>
+  typeof options === "object" && options !== null ? unseen(() => options.timeout) : undefined;
 
 // A server as `mcpFactory.load` gives it.
 function makeServer(server) {
@@ -573,7 +660,7 @@ function makeServer(server) {
 function makeFactory(names) {
   const factory = {
     listServers: () => callUpstream("listServers", [], factory.listServers),
-    load: (name) => callDaemon("load", `{"server":${stringify(`${name}`)}}`, makeServer, factory.load),
+    load: (name) => callDaemon("load", `{"server":${stringify(textOf(name))}}`, makeServer, factory.load),
   };
   return bare({ ...factory, servers: freeze(names) });
 }
@@ -640,6 +727,7 @@ function quoteText(text, budget) {
   return quote(clipped);
 }
 
+// Reads properties, so it may run user code.
 function encodeThrown(thrown, depth, budget) {
   budget.errors--;
   if (!isError(thrown)) {
@@ -713,13 +801,20 @@ function makeApi({ workspace, spellings }) {
   const isRelative = (specifier) =>
     startsWith(specifier, "./") || startsWith(specifier, "../") || startsWith(specifier, "/");
   const resolve = (specifier) => new NativeURL(specifier, href).href;
-  const meta = freeze(bare({ url: href, dirname: directory, filename: `${directory}/main.ts`, main: true, resolve }));
+  const meta = freeze(bare({
+    url: href,
+    dirname: directory,
+    filename: `${directory}/main.ts`,
+    main: true,
+    resolve: exposed("resolve", (specifier) => resolve(textOf(specifier))),
+  }));
   return freeze(bare({
     meta,
-    import(specifier, options) {
-      const text = `${specifier}`;
-      return import(isRelative(text) ? resolve(text) : spell(text, known), options);
-    },
+    import: exposed("import", (specifier, options) => {
+      const text = textOf(specifier);
+      const target = isRelative(text) ? resolve(text) : spell(text, known);
+      return options === undefined ? import(target) : unseen(() => import(target, options));
+    }),
   }));
 }
 
@@ -743,11 +838,6 @@ function freezeDeep(value) {
 // Must equal USER_SCRIPT_URL in worker/frame.rs.
 const USER_SCRIPT_URL = "conductor:main.ts";
 
-function call(code, apiName) {
-  const body = new AsyncFunction(apiName, `${code}\n//# sourceURL=${USER_SCRIPT_URL}`);
-  return own(apply(body, undefined, [api]));
-}
-
 // Exactly one `settled` frame leaves, whoever is first: the value, an uncaught error, an exit.
 let settled = false;
 let over = false;
@@ -770,39 +860,49 @@ function settle(json) {
 
 // As `deno run` does: an error nobody catches ends the program.
 function fail(thrown) {
+  hideStacks(); // for good: what follows is the end
   const json = thrownJson(thrown);
   if (!settle(`{"kind":"thrown","error":${json}}`)) writeFrame(`{"late":${json}}`);
   stop();
 }
 
-async function run({ code, api_name: apiName, globals, imports: exact, max_text, max_media }) {
+// Starts the job; `done` is told when its value is.
+function run({ code, api_name: apiName, globals, imports: exact, max_text, max_media }, done) {
   imports = bare(exact);
   maxText = max_text;
   maxMedia = max_media;
-  let value;
+  let body;
   try {
     defineGlobals(globals);
-    value = await call(code, apiName);
+    body = new AsyncFunction(apiName, `${code}\n//# sourceURL=${USER_SCRIPT_URL}`);
   } catch (thrown) {
     fail(thrown);
     return;
   }
+  const onValue = (value) => {
+    finish(value, done);
+  };
+  enter(bind(body, undefined, api), (running) => whenSettled(running, onValue, fail), fail);
+}
+
+async function finish(value, done) {
   let media;
   try {
-    const items = mediaIn(value);
+    const items = unseen(() => mediaIn(value));
     if (items !== undefined) media = await own(encodeMedia(items));
   } catch {
     // Shown like any other value.
   }
-  settle(media ?? encodeValue(value));
+  settle(media ?? unseen(() => encodeValue(value)));
   reportOpenHandles();
+  done?.();
 }
 
 // Names what is still open if the loop lives on for a while. The timer itself does not keep it alive.
 function reportOpenHandles() {
   handlesTimer = createSystemTimer(() => {
     try {
-      writeFrame(`{"open":{"handles":[${openHandles()}]}}`);
+      writeFrame(`{"open":{"handles":[${unseen(openHandles)}]}}`);
     } catch {
       // Only a description: without it the daemon reports handles without names.
     }
@@ -870,6 +970,7 @@ function watchForTheEnd() {
   // `process.exit` and `process.reallyExit` end here too. The process's own status tells the code; this frame only
   // tells an exit from a crash.
   deno.exit = function exit(code) {
+    hideStacks(); // for good: listeners of `unload` are called from here
     const claimed = typeof code === "number" ? code : read(deno, "exitCode");
     settle(`{"kind":"exit","code":${typeof claimed === "number" ? claimed | 0 : 0}}`);
     return exitProcess(code);
@@ -890,7 +991,7 @@ async function warm() {
     max_text: 1000,
     max_media: 0,
   });
-  await run(parse(decode(decoder, encode(encoder, stringify(job)))));
+  await new NativePromise((done) => run(parse(decode(decoder, encode(encoder, stringify(job)))), done));
   cancelTimer(handlesTimer);
   settled = false;
   delete globalThis.warm;

@@ -86,6 +86,35 @@ async fn a_failure_is_an_error_thrown_where_the_code_asked() {
 }
 
 #[tokio::test]
+async fn what_is_no_id_is_refused_at_once() {
+    let bench = Bench::new();
+    let code = "try { conductor.result({ id: 1 }); } catch (e) { return [e.name, e.message]; }";
+    let Asked { report, calls } = ask(&bench, 1, code).await;
+    assert_eq!(json_of(report), json!(["TypeError", "conductor.result takes the id of a result, a string"]));
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn after_code_has_broken_its_channel_every_call_fails() {
+    let bench = Bench::new();
+    // While an answer is due, and when none is.
+    for first in ["await conductor.result('text:a')", "conductor.result('never:')"] {
+        let code = format!(
+            "const {{ close, resources }} = Deno[Deno.internal].core;
+            const told = (e) => e.message.slice(0, 32);
+            const first = {first};
+            close(Math.max(...Object.keys(resources())));
+            const results = [await Promise.resolve(first).catch(told)];
+            for (let i = 0; i < 3; i++) results.push(await conductor.result('text:b').catch(told));
+            return results;"
+        );
+        let broken = "the channel to the daemon is bro";
+        let result = if first.contains("text:a") { "a" } else { broken };
+        assert_eq!(value(&bench, &code).await, json!([result, broken, broken, broken]), "{first}");
+    }
+}
+
+#[tokio::test]
 async fn calls_are_worked_on_at_once_and_more_of_them_in_turn() {
     let bench = Bench::new();
     let code =

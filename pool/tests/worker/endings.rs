@@ -48,6 +48,11 @@ async fn busy_code_is_charged_for_cpu_and_waiting_code_is_not() {
     assert!(waiting.wall >= Duration::from_millis(500) && waiting.cpu < waiting.wall / 2, "{waiting:?}");
 }
 
+/// Memory for the isolates of a few Web Workers, each of which reserves some of its own.
+fn for_threads(bench: &Bench) -> conductor_pool::WorkerSpec {
+    conductor_pool::WorkerSpec { heap_mib: 2048, ..bench.spec() }
+}
+
 /// Burns CPU in `threads` threads at once, this one among them.
 fn burn(threads: usize) -> String {
     format!(
@@ -66,7 +71,7 @@ async fn code_that_computes_too_long_ends_at_its_compute_limit() {
     for threads in [1, 3] {
         let mut job = job(&burn(threads));
         job.limits.compute = limit;
-        let report = bench.run_job(&bench.spec(), job).await;
+        let report = bench.run_job(&for_threads(&bench), job).await;
         assert!(matches!(report.verdict, Verdict::ComputeLimit), "{threads}: {:?}", report.verdict);
         assert_eq!(report.stdout, b"partial\n", "{threads}");
         assert!(report.cpu >= limit, "{threads}: {:?}", report.cpu);
@@ -83,7 +88,7 @@ async fn threads_use_up_the_compute_limit_together() {
          for (let i = 0; i < 3; i++) new Worker(code, { type: 'module' });
          await new Promise((f) => setTimeout(f, 1e6));");
     job.limits.compute = Duration::from_millis(600);
-    let report = bench.run_job(&bench.spec(), job).await;
+    let report = bench.run_job(&for_threads(&bench), job).await;
     assert!(matches!(report.verdict, Verdict::ComputeLimit), "{:?}", report.verdict);
     let cpus = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     assert!(report.wall * cpus >= report.cpu && report.cpu >= Duration::from_millis(600), "{report:?}");

@@ -11,6 +11,7 @@ mod isolation;
 mod leaks;
 mod media;
 mod packages;
+mod stacks;
 mod support;
 mod upstreams;
 mod values;
