@@ -268,8 +268,8 @@ fn loose_name(specifier: &str, parts: usize) -> String {
     }
 }
 
-/// The modules of Node that code imports without `node:`.
-fn is_builtin(name: &str) -> bool {
+/// True for the modules of Node that code imports without `node:`.
+pub fn is_builtin(name: &str) -> bool {
     const BUILTINS: &[&str] = &[
         "assert",
         "async_hooks",

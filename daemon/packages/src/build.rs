@@ -18,17 +18,21 @@ use tokio::time::timeout;
 use crate::environment::{FetchEnvironment, Registries};
 use crate::error::LayerError;
 use crate::fetch::{Deno, Fetch, Workplace};
-use crate::layer::{self, DENO_DIR, FORMAT, LOCK, Layer, LockedPackage, MANIFEST, RECORD, Record, SEALED};
+use crate::layer::{
+    self, DENO_DIR, FORMAT, LOCK, Layer, LockedPackage, MANIFEST, MissingPackage, RECORD, Record, SEALED,
+};
 use crate::lockfile::Lockfile;
 use crate::progress::Progress;
-use crate::request::{LayerRequest, PinnedLock};
-use crate::specifier::Package;
+use crate::request::{Completeness, LayerRequest, PinnedLock};
+use crate::specifier::{Package, Registry};
 use crate::store::{Staging, Store};
 use crate::tree::{self, Manifest};
 
 /// A layer that is fetched and not yet sealed: Deno may still write into its `DENO_DIR`.
 #[derive(Clone, Debug)]
 pub struct StagedLayer {
+    /// The Deno that its workers will be.
+    pub deno: Deno,
     pub deno_dir: PathBuf,
     pub lock: PathBuf,
     pub packages: Vec<LockedPackage>,
@@ -63,7 +67,7 @@ impl Build {
         let store = self.store.clone();
         let staging = blocking("make room for a package layer", move || store.stage()).await?;
         let registries = self.environment.registries();
-        let packages = self.fetch(&staging, &registries).await?;
+        let Fetched { packages, missing } = self.fetch(&staging, &registries).await?;
         let name = self.name(&staging, &registries)?;
         let store = self.store.clone();
         let placed = blocking("place a package layer", move || store.place(staging, &name)).await?;
@@ -71,17 +75,22 @@ impl Build {
             Ok(staging) => staging,
             Err(layer) => return Ok(layer),
         };
-        self.warm(&staging, &packages, &registries).await?;
+        let record = Record {
+            format: FORMAT.to_owned(),
+            deno: self.request.deno.version.clone(),
+            packages,
+            missing,
+            registries,
+            created_at: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+            bytes: 0,
+            manifest_sha256: String::new(),
+        };
+        self.warm(&staging, &record).await?;
         self.progress.send_replace(Progress::Sealing);
-        let deno = self.request.deno.clone();
-        blocking("seal a package layer", move || seal(staging, &deno, packages, registries)).await
+        blocking("seal a package layer", move || seal(staging, record)).await
     }
 
-    async fn fetch(
-        &self,
-        staging: &Staging,
-        registries: &Registries,
-    ) -> Result<Vec<LockedPackage>, LayerError> {
+    async fn fetch(&self, staging: &Staging, registries: &Registries) -> Result<Fetched, LayerError> {
         let place = workplace(staging.path());
         let fetch = Fetch {
             deno: &self.request.deno,
@@ -96,8 +105,7 @@ impl Build {
             fs::write(&place.lock, &pinned.text).map_err(LayerError::io("write the lock"))?;
             spelled = pinned.spell(&spelled)?;
         }
-        let imports: Vec<String> = spelled.iter().map(Package::to_string).collect();
-        fetch.run(&imports, &self.progress).await?;
+        let missing = self.resolve(&fetch, &mut spelled).await?;
         let lock = read_lock(&place.lock)?;
         let subpaths = subpaths_of_jsr(staging.path(), &lock, &spelled)?;
         if !subpaths.is_empty() {
@@ -108,7 +116,36 @@ impl Build {
             .map_err(LayerError::io("write the addresses of registries"))?;
         let path = staging.path().to_owned();
         let lock = read_lock(&place.lock)?;
-        blocking("look at the packages", move || layer::inspect(&path, &lock, &spelled)).await
+        let packages =
+            blocking("look at the packages", move || layer::inspect(&path, &lock, &spelled)).await?;
+        Ok(Fetched { packages, missing })
+    }
+
+    /// Fetches `spelled`; what cannot be had is taken out of it and told, where that is tolerated. What was fetched before
+    /// is not fetched again.
+    async fn resolve(
+        &self,
+        fetch: &Fetch<'_>,
+        spelled: &mut BTreeSet<Package>,
+    ) -> Result<Vec<MissingPackage>, LayerError> {
+        let mut missing = Vec::new();
+        loop {
+            let imports: Vec<String> = spelled.iter().map(Package::to_string).collect();
+            let Err(error) = fetch.run(&imports, &self.progress).await else { return Ok(missing) };
+            let before = spelled.len();
+            if self.request.completeness == Completeness::BestEffort && self.pinned.is_none() {
+                missing.extend(spelled.extract_if(.., |package| is_to_blame(&error, package)).map(
+                    |package| MissingPackage {
+                        package: package.to_string(),
+                        reason: error.to_string(),
+                        hint: error.hint(),
+                    },
+                ));
+            }
+            if spelled.is_empty() || spelled.len() == before {
+                return Err(error);
+            }
+        }
     }
 
     fn name(&self, staging: &Staging, registries: &Registries) -> Result<String, LayerError> {
@@ -124,15 +161,18 @@ impl Build {
         ]))
     }
 
-    async fn warm(
-        &self,
-        staging: &Staging,
-        packages: &[LockedPackage],
-        registries: &Registries,
-    ) -> Result<(), LayerError> {
+    async fn warm(&self, staging: &Staging, record: &Record) -> Result<(), LayerError> {
         let Some(warm) = &self.warm else { return Ok(()) };
         self.progress.send_replace(Progress::Warming);
-        let layer = staged(staging.path(), packages, registries);
+        let path = staging.path();
+        let layer = StagedLayer {
+            deno: self.request.deno.clone(),
+            deno_dir: path.join(DENO_DIR),
+            lock: path.join(LOCK),
+            worker_env: record.worker_env(path),
+            allow_import: record.allow_import(),
+            packages: record.packages.clone(),
+        };
         let warmed = timeout(self.timeout, warm(layer)).await;
         warmed
             .map_err(|_| LayerError::TimedOut { after: self.timeout })?
@@ -140,27 +180,28 @@ impl Build {
     }
 }
 
-fn workplace(path: &Path) -> Workplace {
-    Workplace { staging: path.to_owned(), deno_dir: path.join(DENO_DIR), lock: path.join(LOCK) }
+/// What one fetch brought.
+struct Fetched {
+    packages: Vec<LockedPackage>,
+    missing: Vec<MissingPackage>,
 }
 
-fn staged(path: &Path, packages: &[LockedPackage], registries: &Registries) -> StagedLayer {
-    let record = Record {
-        format: FORMAT.to_owned(),
-        deno: String::new(),
-        packages: packages.to_vec(),
-        registries: registries.clone(),
-        created_at: 0,
-        bytes: 0,
-        manifest_sha256: String::new(),
-    };
-    StagedLayer {
-        deno_dir: path.join(DENO_DIR),
-        lock: path.join(LOCK),
-        worker_env: record.worker_env(path),
-        allow_import: record.allow_import(),
-        packages: record.packages,
+/// True when the failure is that of one listed package, or of jsr: many networks let npm through and nothing else.
+fn is_to_blame(error: &LayerError, package: &Package) -> bool {
+    match error {
+        LayerError::UnknownPackage { package: unknown } => *unknown == package.key(),
+        LayerError::NoSuchVersion { package: other, range } => {
+            *other == package.key() && package.range() == range.as_str()
+        }
+        LayerError::RegistryUnreachable { detail } => {
+            package.registry() == Registry::Jsr && detail.contains("JSR package")
+        }
+        _ => false,
     }
+}
+
+pub(crate) fn workplace(path: &Path) -> Workplace {
+    Workplace { staging: path.to_owned(), deno_dir: path.join(DENO_DIR), lock: path.join(LOCK) }
 }
 
 /// All that can be imported from the jsr packages that code may name, so that a worker finds it offline.
@@ -187,38 +228,25 @@ fn write_npmrc(home: &Path, registries: &Registries) -> std::io::Result<()> {
     fs::write(home.join(".npmrc"), registries.npmrc.join("\n") + "\n")
 }
 
-fn read_lock(path: &Path) -> Result<Lockfile, LayerError> {
+pub(crate) fn read_lock(path: &Path) -> Result<Lockfile, LayerError> {
     let text = fs::read_to_string(path).map_err(LayerError::io("read the lock that Deno wrote"))?;
     Lockfile::parse(&text).map_err(|error| LayerError::Fetch {
         detail: format!("the lock that Deno wrote is not understood: {error}"),
     })
 }
 
-fn seal(
-    staging: Staging,
-    deno: &Deno,
-    packages: Vec<LockedPackage>,
-    registries: Registries,
-) -> std::io::Result<Layer> {
-    let path = staging.path().to_owned();
+fn seal(staging: Staging, mut record: Record) -> std::io::Result<Layer> {
+    let path = staging.path();
     for part in SEALED {
         if path.join(part).exists() {
             tree::make_read_only(&path.join(part))?;
         }
     }
-    let manifest = Manifest::of(&path, &SEALED)?;
+    let manifest = Manifest::of(path, &SEALED)?;
     manifest.write(&path.join(MANIFEST))?;
-    tree::sync(&path)?;
-    let created_at = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-    let record = Record {
-        format: FORMAT.to_owned(),
-        deno: deno.version.clone(),
-        packages,
-        registries,
-        created_at,
-        bytes: manifest.bytes(),
-        manifest_sha256: tree::hash_file(&path.join(MANIFEST))?,
-    };
+    tree::sync(path)?;
+    record.bytes = manifest.bytes();
+    record.manifest_sha256 = tree::hash_file(&path.join(MANIFEST))?;
     tree::write_atomically(&path.join(RECORD), &serde_json::to_vec_pretty(&record)?)?;
     staging.finish()
 }

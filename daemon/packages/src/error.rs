@@ -37,8 +37,12 @@ pub enum LayerError {
     },
     #[error("`{package}` is not in the pinned lock {file}")]
     NotInPinnedLock { package: String, file: String },
-    #[error("the package layer was changed after it was built: {detail}")]
-    Damaged { detail: String },
+    #[error("the package layer was changed after it was built ({detail}), and building it anew failed")]
+    Damaged {
+        detail: String,
+        #[source]
+        rebuild: Box<LayerError>,
+    },
     #[error("the package layer could not be warmed: {detail}")]
     Warm { detail: String },
     #[error("cannot {doing}")]
@@ -91,15 +95,11 @@ impl LayerError {
             Self::NotInPinnedLock { .. } => {
                 "add the package to the lock (`deno install --lockfile-only` with it among the imports), or unlist it"
             }
-            Self::Damaged { .. } => {
-                "`conductorctl packages verify` says what changed; the layer is built anew when it is next used"
+            Self::Damaged { rebuild, .. } => return rebuild.hint(),
+            Self::Fetch { .. } => {
+                "the text is Deno's; try again, or take the package that it names off the list"
             }
-            Self::Cancelled
-            | Self::Warm { .. }
-            | Self::Io { .. }
-            | Self::Fetch { .. }
-            | Self::Nothing
-            | Self::Gone => {
+            Self::Cancelled | Self::Warm { .. } | Self::Io { .. } | Self::Nothing | Self::Gone => {
                 return None;
             }
         };
@@ -110,10 +110,9 @@ impl LayerError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::RegistryUnreachable { .. } | Self::TimedOut { .. } | Self::BadArchive { .. } => true,
-            Self::Cancelled | Self::Warm { .. } | Self::Io { .. } | Self::DiskFull | Self::Damaged { .. } => {
-                true
-            }
+            Self::Cancelled | Self::Warm { .. } | Self::Io { .. } | Self::DiskFull => true,
             Self::Fetch { .. } | Self::DenoMissing(_) => true,
+            Self::Damaged { rebuild, .. } => rebuild.is_retryable(),
             // Somebody must change something first: a name, a token, a lock.
             Self::UnknownPackage { .. } | Self::NoSuchVersion { .. } | Self::AccessDenied { .. } => false,
             Self::Integrity { .. } | Self::PinnedLock { .. } | Self::NotInPinnedLock { .. } => false,

@@ -4,8 +4,10 @@
 //! to cache a module that imports them, never to run anything: no code of a package runs here, and no lifecycle script.
 //! The process can write in the staging directory alone, where the kernel knows how to hold it to that.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::time::timeout;
 use crate::environment::FetchEnvironment;
 use crate::error::LayerError;
 use crate::progress::Progress;
+use crate::specifier::Package;
 
 mod output;
 mod process;
@@ -90,24 +93,56 @@ impl Fetch<'_> {
         let module = self.place.entry().join("main.js");
         let imports: String = specifiers.iter().map(|specifier| format!("import {specifier:?};\n")).collect();
         std::fs::write(&module, imports).map_err(LayerError::io("write the list of packages"))?;
+        let mut command = self.command("cache");
+        if self.frozen {
+            command.arg("--frozen");
+        }
+        command.args(["--no-config", "--node-modules-dir=none"]).arg(module);
+        self.finish(command, progress).await
+    }
+
+    /// Resolves packages into the lock and downloads none of them.
+    ///
+    /// # Cancel safety
+    /// As [`Fetch::run`].
+    pub(crate) async fn resolve(
+        &self,
+        packages: &BTreeSet<Package>,
+        progress: &Arc<watch::Sender<Progress>>,
+    ) -> Result<(), LayerError> {
+        let file = self.place.entry().join("deno.json");
+        let imports: BTreeMap<String, String> = packages
+            .iter()
+            .enumerate()
+            .map(|(number, package)| (number.to_string(), package.to_string()))
+            .collect();
+        let config = serde_json::json!({ "imports": imports, "nodeModulesDir": "none" });
+        std::fs::write(&file, config.to_string()).map_err(LayerError::io("write the list of packages"))?;
+        let mut command = self.command("install");
+        command.args(["--lockfile-only", "--config"]).arg(file);
+        self.finish(command, progress).await
+    }
+
+    async fn finish(
+        &self,
+        command: Command,
+        progress: &Arc<watch::Sender<Progress>>,
+    ) -> Result<(), LayerError> {
         let mut output = Output::new(Arc::clone(progress));
-        let running = process::run(self.command(&module), &self.place.staging, |line| output.line(line));
+        let running = process::run(command, &self.place.staging, |line| output.line(line));
         let finished = timeout(self.timeout, running).await;
         let status =
             finished.map_err(|_| LayerError::TimedOut { after: self.timeout })?.map_err(deno_missing)?;
         if status.success() { Ok(()) } else { Err(output.failure(status, &self.place.staging)) }
     }
 
-    fn command(&self, module: &Path) -> Command {
+    /// Deno with what every subcommand gets.
+    fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.deno.path);
-        let mut lock = std::ffi::OsString::from("--lock=");
+        let mut lock = OsString::from("--lock=");
         lock.push(&self.place.lock);
         let import = format!("--allow-import={}", self.environment.registries().jsr_host());
-        command.args(["cache", "--no-config", "--node-modules-dir=none"]).arg(lock).arg(import);
-        if self.frozen {
-            command.arg("--frozen");
-        }
-        command.arg(module).current_dir(self.place.entry());
+        command.arg(subcommand).arg(lock).arg(import).current_dir(self.place.entry());
         command.env_clear().envs(self.environment.vars());
         command.env("DENO_DIR", &self.place.deno_dir).env("HOME", self.place.home());
         command.env("NO_COLOR", "1").env("DENO_NO_UPDATE_CHECK", "1");

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const RECORD: &str = "layer.json";
 pub(crate) const IN_USE: &str = "in-use";
 
+/// An incomplete layer is tried again this long after the last try: a registry that was down may be back, a package may
+/// have been published.
+const TRY_AGAIN: Duration = Duration::from_secs(5 * 60);
+
 /// What the manifest covers.
 pub(crate) const SEALED: [&str; 3] = [DENO_DIR, LOCK, HOME];
 
@@ -58,12 +63,22 @@ pub struct LockedPackage {
     pub(crate) exports: Vec<String>,
 }
 
+/// A listed package that could not be had when the layer was built; the others could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingPackage {
+    /// As listed: `npm:axois@^1`.
+    pub package: String,
+    pub reason: String,
+    pub hint: Option<String>,
+}
+
 /// What `layer.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) format: String,
     pub(crate) deno: String,
     pub(crate) packages: Vec<LockedPackage>,
+    pub(crate) missing: Vec<MissingPackage>,
     pub(crate) registries: Registries,
     /// Seconds since 1970.
     pub(crate) created_at: u64,
@@ -95,7 +110,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Opens a finished layer after a quick look at every file: name, size, time, mode.
+    /// Opens a finished layer after a quick look at every file (name, size, time, mode) and at every byte of the lock.
     ///
     /// The error's text says what is wrong with it; `NotFound` when there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -107,10 +122,28 @@ impl Layer {
         let in_use = Flock::lock(File::open(path.join(IN_USE))?, FlockArg::LockSharedNonblock)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         let layer = Self { path: path.to_owned(), record, _in_use: in_use };
-        match layer.manifest()?.quick_difference(path, &SEALED)? {
-            None => Ok(layer),
-            Some(difference) => Err(io::Error::other(difference)),
+        let manifest = layer.manifest()?;
+        if let Some(difference) = manifest.quick_difference(path, &SEALED)? {
+            return Err(io::Error::other(difference));
         }
+        let lock = tree::hash_file(&layer.lock())?;
+        if manifest.0.iter().any(|entry| entry.path == LOCK && entry.sha256 == lock) {
+            Ok(layer)
+        } else {
+            Err(io::Error::other(format!("`{LOCK}` has other content")))
+        }
+    }
+
+    /// True when packages are missing and it is time to look whether they can be had now.
+    pub(crate) fn is_worth_a_try(&self) -> bool {
+        let tried_at = fs::metadata(self.path.join(RECORD)).and_then(|meta| meta.modified());
+        let since = tried_at.ok().and_then(|tried_at| tried_at.elapsed().ok());
+        !self.record.missing.is_empty() && since.is_none_or(|since| since >= TRY_AGAIN)
+    }
+
+    /// Takes note that the missing packages were tried.
+    pub(crate) fn note_try(&self) -> io::Result<()> {
+        File::open(self.path.join(RECORD))?.set_modified(SystemTime::now())
     }
 
     /// The difference to what was sealed, every byte compared; `None` when there is none.
@@ -148,6 +181,11 @@ impl Layer {
     /// The packages that code can import, by name.
     pub fn packages(&self) -> &[LockedPackage] {
         &self.record.packages
+    }
+
+    /// Listed packages that could not be had.
+    pub fn missing(&self) -> &[MissingPackage] {
+        &self.record.missing
     }
 
     /// The size of all files.
@@ -211,6 +249,10 @@ impl Layer {
         let spelled = asked.to_string();
         let found = named().find(|package| package.spelling == spelled);
         found.or_else(|| named().find(|package| asked.admits(&package.version))).ok_or_else(|| {
+            if let Some(missing) = self.record.missing.iter().find(|missing| missing.package == spelled) {
+                let message = format!("{} could not be fetched: {}", quoted(&spelled), missing.reason);
+                return Refusal::new(RefusalKind::NotInLayer, message, missing.hint.clone());
+            }
             let message = match named().next() {
                 Some(package) => format!("{} is locked at version {}", quoted(&spelled), package.version),
                 None => format!("{} is not among the packages that were fetched", quoted(&spelled)),

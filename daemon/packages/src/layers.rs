@@ -20,7 +20,7 @@ use crate::error::LayerError;
 use crate::layer::Layer;
 use crate::progress::Progress;
 use crate::request::{LayerRequest, PinnedLock};
-use crate::store::{Limits, Store};
+use crate::store::{Found, Limits, Store};
 
 mod failures;
 mod operations;
@@ -298,17 +298,58 @@ impl std::fmt::Debug for Builder {
 
 impl Builder {
     async fn get(self, wanted: Wanted, progress: Arc<watch::Sender<Progress>>) -> Answer {
-        let Wanted { request, pinned, key, resolve } = wanted;
-        if resolve == Resolve::IfMissing
-            && let Some(layer) = self.find(key.clone()).await?
-        {
-            return Ok(Arc::new(layer));
+        let mut damage = None;
+        if wanted.resolve == Resolve::IfMissing {
+            match self.find(wanted.key.clone()).await? {
+                Found::Layer(layer) if layer.is_worth_a_try() => {
+                    return Ok(self.complete(layer, wanted, progress).await);
+                }
+                Found::Layer(layer) => return Ok(Arc::new(layer)),
+                Found::Damaged(detail) => damage = Some(detail),
+                Found::Nothing => {}
+            }
         }
+        let built = self.build(wanted, progress).await;
+        built.map_err(|error| match damage {
+            Some(detail) => LayerError::Damaged { detail, rebuild: Box::new(error) },
+            None => error,
+        })
+    }
+
+    /// Tries to have what is missing, too; without it the layer is as good as before.
+    async fn complete(
+        &self,
+        layer: Layer,
+        wanted: Wanted,
+        progress: Arc<watch::Sender<Progress>>,
+    ) -> Arc<Layer> {
+        let best = match self.build(wanted, progress).await {
+            Ok(built) => built,
+            Err(error) => {
+                tracing::debug!(%error, "a package layer stays incomplete");
+                Arc::new(layer)
+            }
+        };
+        if let Err(error) = best.note_try() {
+            tracing::debug!(%error, "an incomplete package layer will be tried again at once");
+        }
+        best
+    }
+
+    async fn build(&self, wanted: Wanted, progress: Arc<watch::Sender<Progress>>) -> Answer {
+        let Wanted { request, pinned, key, .. } = wanted;
         let _permit = self.permits.acquire().await.map_err(|_| LayerError::Gone)?;
+        let build = Build {
+            store: self.store.clone(),
+            environment: Arc::clone(&self.environment),
+            request,
+            pinned,
+            warm: self.warm.clone(),
+            timeout: self.timeout,
+            progress,
+        };
+        let layer = build.run().await?;
         let (store, limits) = (self.store.clone(), self.limits);
-        let Self { store: place, environment, timeout, warm, .. } = self;
-        let layer =
-            Build { store: place, environment, request, pinned, warm, timeout, progress }.run().await?;
         blocking("record a package layer", move || {
             store.index(&key, layer.name())?;
             // Nothing that is needed now can go: it is in use.
@@ -320,7 +361,7 @@ impl Builder {
         .await
     }
 
-    async fn find(&self, key: String) -> Result<Option<Layer>, LayerError> {
+    async fn find(&self, key: String) -> Result<Found, LayerError> {
         let store = self.store.clone();
         blocking("look for a package layer", move || store.find(&key)).await
     }

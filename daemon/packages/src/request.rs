@@ -21,12 +21,24 @@ pub struct LayerRequest {
     pub packages: BTreeSet<Package>,
     /// A `deno.lock` that was checked in: nothing outside it is fetched.
     pub pinned_lock: Option<PathBuf>,
+    pub completeness: Completeness,
+}
+
+/// What happens when some of the packages cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Completeness {
+    /// There is no layer.
+    Required,
+    /// The layer is built without those that do not exist, or whose registry is down, and says so
+    /// ([`Layer::missing`](crate::Layer::missing)): one wrong line in a list must not take all packages away. With a pinned
+    /// lock nothing is tolerated.
+    BestEffort,
 }
 
 impl LayerRequest {
     /// The listed packages of a profile. `None` when none is listed: then there is nothing to fetch.
     pub fn of_list(list: &Allowlist, deno: Deno, pinned_lock: Option<PathBuf>) -> Option<Self> {
-        Self::new(list.packages().cloned().collect(), deno, pinned_lock)
+        Self::new(list.packages().cloned().collect(), deno, pinned_lock, Completeness::BestEffort)
     }
 
     /// What one call asks for, where every package is allowed.
@@ -35,11 +47,17 @@ impl LayerRequest {
         deno: Deno,
         pinned_lock: Option<PathBuf>,
     ) -> Option<Self> {
-        Self::new(asked.into_iter().map(|asked| asked.package().clone()).collect(), deno, pinned_lock)
+        let packages = asked.into_iter().map(|asked| asked.package().clone()).collect();
+        Self::new(packages, deno, pinned_lock, Completeness::Required)
     }
 
-    fn new(packages: BTreeSet<Package>, deno: Deno, pinned_lock: Option<PathBuf>) -> Option<Self> {
-        (!packages.is_empty()).then_some(Self { deno, packages, pinned_lock })
+    fn new(
+        packages: BTreeSet<Package>,
+        deno: Deno,
+        pinned_lock: Option<PathBuf>,
+        completeness: Completeness,
+    ) -> Option<Self> {
+        (!packages.is_empty()).then_some(Self { deno, packages, pinned_lock, completeness })
     }
 
     /// The packages as text, one a line.
@@ -57,7 +75,18 @@ impl LayerRequest {
         let pinned = pinned.map_or("", |pinned| &pinned.text);
         let registries = serde_json::to_vec(registries).unwrap_or_default();
         let (deno, packages) = (self.deno.version.as_bytes(), self.spelled());
-        tree::hash(&[FORMAT.as_bytes(), deno, packages.as_bytes(), &registries, pinned.as_bytes()])
+        let completeness = match self.completeness {
+            Completeness::Required => b"required".as_slice(),
+            Completeness::BestEffort => b"best effort",
+        };
+        tree::hash(&[
+            FORMAT.as_bytes(),
+            deno,
+            packages.as_bytes(),
+            &registries,
+            pinned.as_bytes(),
+            completeness,
+        ])
     }
 }
 

@@ -49,6 +49,15 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// What there is for a request.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Layer(Layer),
+    Nothing,
+    /// There was one that had been changed; says how.
+    Damaged(String),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
@@ -135,27 +144,27 @@ impl Store {
         Ok(Ok(staging))
     }
 
-    /// The layer that was built for a request, if it is still there and whole. A damaged one is moved out of the way.
-    pub(crate) fn find(&self, request: &str) -> io::Result<Option<Layer>> {
+    /// The layer that was built for a request. A damaged one is removed.
+    pub(crate) fn find(&self, request: &str) -> io::Result<Found> {
         let entry = self.root.join(INDEX).join(request);
-        let Ok(name) = fs::read_to_string(&entry) else { return Ok(None) };
-        if !is_name(&name) {
-            return Ok(None);
+        let Ok(name) = fs::read_to_string(&entry) else { return Ok(Found::Nothing) };
+        let path = self.root.join(&name);
+        if !is_name(&name) || !path.exists() {
+            return Ok(Found::Nothing);
         }
         let _lock = self.lock()?;
-        match Layer::open(&self.root.join(&name)) {
+        match Layer::open(&path) {
             Ok(layer) => {
                 // The time of last use orders what is pruned, no more: a read-only index is no reason to fail.
                 let _untouched = File::open(&entry).and_then(|file| file.set_modified(SystemTime::now()));
-                Ok(Some(layer))
+                Ok(Found::Layer(layer))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             // Somebody is building it right now.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Found::Nothing),
             Err(error) => {
                 tracing::warn!(layer = name, %error, "a package layer is damaged and will be built anew");
-                self.discard(&self.root.join(&name))?;
-                Ok(None)
+                self.discard(&path)?;
+                Ok(Found::Damaged(error.to_string()))
             }
         }
     }
@@ -171,13 +180,23 @@ impl Store {
         Ok(self.names()?.iter().filter_map(|name| Layer::open(&self.root.join(name)).ok()).collect())
     }
 
-    /// All directories that should be layers, with what opening each one says.
-    pub(crate) fn opened(&self) -> io::Result<Vec<(String, io::Result<Layer>)>> {
-        let open = |name: String| {
-            let layer = Layer::open(&self.root.join(&name));
-            (name, layer)
-        };
-        Ok(self.names()?.into_iter().map(open).collect())
+    /// Compares every byte of every layer with what was sealed, and removes those that differ: by name and the difference.
+    pub(crate) fn verify(&self) -> io::Result<Vec<(String, Option<String>)>> {
+        let mut verified = Vec::new();
+        for name in self.names()? {
+            let difference = match Layer::open(&self.root.join(&name)).and_then(|layer| layer.difference()) {
+                Ok(difference) => difference,
+                // Being built anew since the names were read.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => Some(error.to_string()),
+            };
+            if difference.is_some() {
+                let _lock = self.lock()?;
+                self.discard(&self.root.join(&name))?;
+            }
+            verified.push((name, difference));
+        }
+        Ok(verified)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {

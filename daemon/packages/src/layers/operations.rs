@@ -8,7 +8,8 @@ use crate::error::LayerError;
 use crate::layer::{Layer, LockedPackage};
 use crate::progress::Progress;
 use crate::request::LayerRequest;
-use crate::store::{Limits, Pruned};
+use crate::store::{Found, Limits, Pruned};
+use crate::survey::survey;
 
 /// A package whose version an update changed. `None`: it was not there before, or is not any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Outdated {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub name: String,
-    /// What is wrong; `None` when every byte is as it was sealed.
+    /// What is wrong, for which it was removed; `None` when every byte is as it was sealed.
     pub difference: Option<String>,
 }
 
@@ -59,7 +60,11 @@ impl Layers {
     pub async fn find(&self, request: LayerRequest) -> Result<Option<Layer>, LayerError> {
         let wanted = self.identify(request, Resolve::IfMissing).await?;
         let store = self.store.clone();
-        blocking("look for a package layer", move || store.find(&wanted.key)).await
+        let found = blocking("look for a package layer", move || store.find(&wanted.key)).await?;
+        Ok(match found {
+            Found::Layer(layer) => Some(layer),
+            Found::Nothing | Found::Damaged(_) => None,
+        })
     }
 
     /// Resolves a request again and makes the newest allowed versions its layer. Workers that use the old one keep it.
@@ -93,23 +98,41 @@ impl Layers {
         .await
     }
 
-    /// Compares every byte of every layer with what was sealed.
+    /// Compares every byte of every layer with what was sealed. A layer that differs is removed, and built anew when it is
+    /// next asked for.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub async fn verify(&self) -> Result<Vec<Verified>, LayerError> {
         let store = self.store.clone();
-        blocking("check the package layers", move || {
-            let check = |(name, opened): (String, std::io::Result<Layer>)| {
-                let difference = match opened.and_then(|layer| layer.difference()) {
-                    Ok(difference) => difference,
-                    Err(error) => Some(error.to_string()),
-                };
-                Verified { name, difference }
-            };
-            Ok(store.opened()?.into_iter().map(check).collect())
-        })
-        .await
+        let verified = blocking("check the package layers", move || store.verify()).await?;
+        Ok(verified.into_iter().map(|(name, difference)| Verified { name, difference }).collect())
+    }
+
+    /// Asks the registries what is new. Nothing is downloaded but the lists of versions.
+    ///
+    /// # Errors
+    /// See [`LayerError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the process that asks.
+    pub async fn outdated(&self, request: LayerRequest) -> Result<Vec<Outdated>, LayerError> {
+        let layer = self.find(request.clone()).await?;
+        let versions = survey(&self.store, &self.environment, &request, self.timeout).await?;
+        let outdated = request.packages.iter().map(|package| {
+            let mut locked = layer.iter().flat_map(|layer| layer.packages());
+            let (newest_allowed, newest) = versions.get(package).cloned().unwrap_or_default();
+            Outdated {
+                key: package.key(),
+                range: package.range().to_owned(),
+                locked: locked
+                    .find(|locked| locked.key == package.key())
+                    .map(|locked| locked.version.clone()),
+                newest_allowed,
+                newest,
+            }
+        });
+        Ok(outdated.collect())
     }
 }
 

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is what a panic is for")]
 
+mod faults;
 mod real;
+mod registry;
 mod support;
