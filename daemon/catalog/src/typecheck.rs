@@ -4,14 +4,16 @@ use std::fs;
 use std::process::Command;
 
 use conductor_deno::testing::deno;
-use proptest::strategy::{Strategy, ValueTree};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
+use crate::check::ArgumentChecker;
 use crate::entry::ToolEntry;
 use crate::observed::Observed;
 use crate::render::{Detail, render_details};
-use crate::testing::{all_tools, any_schema, tool};
+use crate::testing::{all_tools, any_json, any_schema, tool};
 
 /// Generated schemas that are compiled.
 const N_GENERATED: usize = 300;
@@ -125,5 +127,121 @@ fn declarations_of_generated_schemas_compile() {
     };
     let tools: Vec<ToolEntry> = (0..N_GENERATED).map(entry).collect();
     let modules: Vec<String> = tools.chunks(10).map(details).collect();
+    assert_eq!(complaints(&modules), "");
+}
+
+/// A schema and a value that it allows.
+type Pair = (Value, Value);
+
+fn named(pairs: &[(String, Pair)], part: fn(&Pair) -> &Value) -> Map<String, Value> {
+    pairs.iter().map(|(name, pair)| (name.clone(), part(pair).clone())).collect()
+}
+
+/// An object with these properties, those with names before `m` required; optional ones may be absent from the value.
+fn object(pairs: &[(String, Pair)], has_optional: bool) -> Pair {
+    let required: Vec<&String> =
+        pairs.iter().map(|(name, _)| name).filter(|name| name.as_str() < "m").collect();
+    let schema = json!({"type": "object", "properties": named(pairs, |pair| &pair.0), "required": required});
+    let mut value = named(pairs, |pair| &pair.1);
+    value.retain(|name, _| has_optional || name.as_str() < "m");
+    (schema, Value::Object(value))
+}
+
+fn merged(a: &Value, b: &Value) -> Value {
+    let fields = [a, b].into_iter().filter_map(Value::as_object).flatten();
+    Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// Schemas of all the kinds that become types, each with a value.
+fn any_pair(defs: Vec<Pair>) -> impl Strategy<Value = Pair> {
+    let references =
+        defs.into_iter().enumerate().map(|(n, (_, value))| (json!({"$ref": format!("#/$defs/D{n}")}), value));
+    let plain = [
+        ("string", json!("x")),
+        ("number", json!(1.5)),
+        ("integer", json!(2)),
+        ("boolean", json!(true)),
+        ("null", json!(null)),
+    ];
+    let mut leaves: Vec<Pair> = plain.into_iter().map(|(ty, value)| (json!({"type": ty}), value)).collect();
+    leaves.extend(references);
+    leaves.push((json!({}), json!({"any": [1, "x"]})));
+    leaves.push((json!({"type": "object"}), json!({"any": 1})));
+    leaves.push((json!({"type": ["string", "null"]}), json!(null)));
+    leaves.push((json!({"type": "array"}), json!([1, "x"])));
+    leaves.push((json!({"type": "string", "nullable": true}), json!("x")));
+    let leaf = prop_oneof![
+        4 => prop::sample::select(leaves),
+        1 => any_json().prop_map(|value| (json!({"enum": ["other", value]}), value)),
+        1 => any_json().prop_map(|value| (json!({"const": value}), value)),
+    ];
+    leaf.prop_recursive(4, 40, 4, |inner| {
+        let properties = |letters: &'static str| prop::collection::btree_map(letters, inner.clone(), 0..4).prop_map(|it| it.into_iter().collect::<Vec<_>>());
+        let objects = |letters| (properties(letters), any::<bool>()).prop_map(|(pairs, all)| object(&pairs, all));
+        let several = || prop::collection::vec(inner.clone(), 1..4);
+        prop_oneof![
+            3 => objects("[a-z]"),
+            1 => (objects("[a-y]"), inner.clone()).prop_map(|((mut schema, mut value), (others, other))| {
+                schema["additionalProperties"] = others;
+                value["zz"] = other;
+                (schema, value)
+            }),
+            1 => inner.clone().prop_map(|(schema, value)| (json!({"type": "object", "additionalProperties": schema}), json!({"k": value}))),
+            1 => inner.clone().prop_map(|(schema, value)| (json!({"patternProperties": {"^k": schema}}), json!({"k1": value, "k2": value}))),
+            1 => inner.clone().prop_map(|(schema, value)| (json!({"type": "array", "items": schema}), json!([value, value]))),
+            1 => (several(), 0_usize..4).prop_map(|(pairs, least)| {
+                let (schemas, mut values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+                let least = least.min(values.len());
+                let schema = json!({"type": "array", "prefixItems": schemas, "items": false, "minItems": least});
+                values.truncate(least.max(1));
+                (schema, json!(values))
+            }),
+            2 => (several(), any::<prop::sample::Index>()).prop_map(|(pairs, which)| {
+                let value = which.get(&pairs).1.clone();
+                (json!({"anyOf": pairs.into_iter().map(|it| it.0).collect::<Vec<_>>()}), value)
+            }),
+            1 => (objects("[a-f]"), objects("[g-z]"))
+                .prop_map(|(a, b)| (json!({"allOf": [a.0, b.0]}), merged(&a.1, &b.1))),
+            1 => (objects("[a-f]"), objects("[g-o]"), objects("[p-z]")).prop_map(|(mut a, b, c)| {
+                a.0["anyOf"] = json!([b.0, c.0]);
+                (a.0, merged(&a.1, &c.1))
+            }),
+        ]
+    })
+}
+
+/// A whole input schema with definitions, and arguments.
+fn any_call() -> impl Strategy<Value = Pair> {
+    let defs = prop::collection::vec(any_pair(Vec::new()), 1..3);
+    let call = defs.prop_flat_map(|defs| {
+        let properties = prop::collection::btree_map("[a-z]", any_pair(defs.clone()), 1..5);
+        (Just(defs), properties, any::<bool>())
+    });
+    call.prop_map(|(defs, properties, all)| {
+        let (mut schema, value) = object(&properties.into_iter().collect::<Vec<_>>(), all);
+        let named = defs.into_iter().enumerate().map(|(n, (schema, _))| (format!("D{n}"), schema));
+        schema["$defs"] = Value::Object(named.collect());
+        (schema, value)
+    })
+}
+
+/// What the schema allows, the type allows; only properties that the schema does not list may be refused.
+#[test]
+fn generated_calls_that_the_schema_allows_pass() {
+    let mut runner = TestRunner::deterministic();
+    let calls = any_call();
+    let mut draw = || calls.new_tree(&mut runner).expect("a strategy gives a value").current();
+    let module = |_| {
+        let (mut tools, mut code) = (Vec::new(), String::new());
+        for n in 0..10 {
+            let (schema, arguments) = draw();
+            let checked = ArgumentChecker::compile(&schema).check(&arguments);
+            assert_eq!(checked, Ok(()), "{schema} and {arguments}");
+            code.push_str(&format!("await mcp.made.t{n}({arguments});\n"));
+            tools.push(tool("made", &format!("t{n}"), schema));
+        }
+        format!("{}{code}", details(&tools))
+    };
+    let modules: Vec<String> = (0..N_GENERATED / 10).map(module).collect();
     assert_eq!(complaints(&modules), "");
 }

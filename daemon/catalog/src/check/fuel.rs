@@ -32,12 +32,18 @@ impl<'s> Walk<'s> {
             return None;
         }
         let Value::Object(keywords) = schema else { return Some(()) };
-        self.in_place(keywords, value, depth + 1)?;
-        match value {
-            Value::Array(items) => self.items(keywords, items, depth + 1),
-            Value::Object(fields) => self.fields(keywords, fields, depth + 1),
-            _ => Some(()),
+        // To know what is left for these keywords, the validator evaluates the ones beside them a second time.
+        let is_repeated =
+            ["unevaluatedItems", "unevaluatedProperties"].iter().any(|key| keywords.contains_key(*key));
+        for _ in 0..=usize::from(is_repeated) {
+            self.in_place(keywords, value, depth + 1)?;
+            match value {
+                Value::Array(items) => self.items(keywords, items, depth + 1)?,
+                Value::Object(fields) => self.fields(keywords, fields, depth + 1)?,
+                _ => {}
+            }
         }
+        Some(())
     }
 
     /// Schemas that apply to the value itself.

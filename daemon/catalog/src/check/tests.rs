@@ -209,6 +209,45 @@ fn hostile_schemas_end_soon() {
     );
 }
 
+/// Keywords that have the validator evaluate the same part again, which doubles with each level.
+#[test]
+fn nested_reevaluation_ends_soon() {
+    let wraps: [fn(Value) -> Value; 6] = [
+        |s| json!({"contains": s, "unevaluatedItems": false}),
+        |s| json!({"patternProperties": {"^a": s}, "unevaluatedProperties": false}),
+        |s| json!({"additionalProperties": s, "unevaluatedProperties": false}),
+        |s| json!({"if": s, "unevaluatedProperties": false, "unevaluatedItems": false}),
+        |s| json!({"allOf": [s], "unevaluatedProperties": false, "unevaluatedItems": false}),
+        |s| json!({"oneOf": [s, {"not": {}}], "unevaluatedProperties": s}),
+    ];
+    for (at, wrap) in wraps.into_iter().enumerate() {
+        let depth = if at == 5 { 10 } else { 40 };
+        let (mut schema, mut object, mut list) =
+            (json!({"properties": {"a": {}}}), json!({"b": 1}), json!([1]));
+        for _ in 0..depth {
+            (schema, object, list) = (wrap(schema), json!({"a": object, "b": 2}), json!([list]));
+        }
+        assert_ends(&format!("wrap {at} around objects"), &schema, &object);
+        assert_ends(&format!("wrap {at} around lists"), &schema, &list);
+    }
+}
+
+#[test]
+fn long_chains_of_references_end_soon() {
+    let next = |n: usize| json!({"properties": {"a": {"$ref": format!("#/$defs/d{}", n + 1)}}});
+    let defs: Map<String, Value> =
+        (0..5_000).map(|n| (format!("d{n}"), next(n))).chain([("d5000".to_owned(), json!({}))]).collect();
+    let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
+    let mut nested = json!(1);
+    (0..120).for_each(|_| nested = json!({"a": nested}));
+    assert_ends("chain", &schema, &nested);
+    let defs: Map<String, Value> = (0..5_000)
+        .map(|n| (format!("d{n}"), json!({"$ref": format!("#/$defs/d{}", n + 1)})))
+        .chain([("d5000".to_owned(), json!({}))])
+        .collect();
+    assert_ends("chain in place", &json!({"$ref": "#/$defs/d0", "$defs": defs}), &nested);
+}
+
 #[test]
 fn checkers_are_compiled_once() {
     let cache = CheckerCache::default();
