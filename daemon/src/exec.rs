@@ -168,6 +168,7 @@ impl Executor {
         let usage = Usage { profile, timeout, wall: report.wall, cpu: report.cpu };
         let mut result = from_report(id, report, source, usage);
         result.notes.splice(0..0, notes);
+        self.own_paths.hide_in_shown_value(&mut result);
         let owner = profile.owner(&self.dirs);
         Inline { store: &self.store, owner: &owner, limit: profile.max_inline_bytes }.apply(&mut result);
         Ok(result)

@@ -11,8 +11,6 @@
 //!
 //! [`exec`] is one call's way through them; [`profile`] and [`config`] decide what it may do.
 
-use std::error::Error;
-
 pub mod admin;
 pub mod cli;
 pub mod config;
@@ -29,6 +27,8 @@ pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 
+pub use conductor_pool::error_chain;
+
 /// The build's version, as `--version` and status show it.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 
@@ -37,16 +37,4 @@ pub fn main_impl() -> u8 {
     // First of all: a worker's launcher must not have threads, a runtime or logs.
     conductor_pool::launcher::run_if_asked();
     cli::run()
-}
-
-/// An error and its causes on one line, for logs and users.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

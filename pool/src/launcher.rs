@@ -21,7 +21,6 @@
 
 pub(crate) mod jail;
 
-use std::error::Error;
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -30,6 +29,8 @@ use std::path::PathBuf;
 use conductor_jail::{Jail, Level};
 use nix::libc;
 use rustix::process::{Pid, Signal};
+
+use crate::error_chain;
 
 /// First argument that turns the binary into a launcher.
 const ASK: &str = "__worker-launcher";
@@ -184,11 +185,11 @@ fn private_umask(_: &Launch, _: &Exec) -> io::Result<()> {
 
 fn enter_jail(launch: &Launch, exec: &Exec) -> io::Result<()> {
     // The report stays here; see the module's text.
-    launch.jail.apply(launch.level, &exec.program).map(drop).map_err(|error| io::Error::other(chain(&error)))
-}
-
-fn chain(error: &dyn Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", chain(cause)))
+    launch
+        .jail
+        .apply(launch.level, &exec.program)
+        .map(drop)
+        .map_err(|error| io::Error::other(error_chain(&error)))
 }
 
 fn enter_directory(launch: &Launch, _: &Exec) -> io::Result<()> {

@@ -11,6 +11,8 @@
 //!
 //! This crate knows neither MCP nor sockets, and never decides who may do what: it gets a [`WorkerSpec`] and obeys it.
 
+use std::error::Error;
+
 pub mod config;
 pub mod host;
 pub mod job;
@@ -37,3 +39,14 @@ pub use state::RetireReason;
 pub use status::PoolStatus;
 pub use task::{PoolHandle, PoolTask, pool};
 pub use worker::{USER_LINE_OFFSET, USER_SCRIPT_URL};
+
+/// An error and its causes on one line, for logs and users.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

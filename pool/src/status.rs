@@ -1,7 +1,6 @@
 //! What the pool shows of itself. Plain data, made by the pool's state machine; ages are as of the moment it was made.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -86,15 +85,4 @@ impl Totals {
 pub fn profile_id(spec: &WorkerSpec) -> String {
     let bytes = serde_json::to_vec(spec).expect("a spec has only string keys");
     Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

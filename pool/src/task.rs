@@ -22,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::{ConfigError, MAX_WORKERS, PoolConfig};
+use crate::error_chain;
 use crate::lease::{Ending, Lease, LeaseError};
 use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerSource};
 use crate::spec::WorkerSpec;
 use crate::state::{Effect, Event, PoolState, RetireReason, WaiterId, WorkerId};
-use crate::status::{PoolStatus, chain, profile_id};
+use crate::status::{PoolStatus, profile_id};
 
 /// Requests on their way. The task takes each in microseconds; when that many pile up, the next sender waits its turn.
 const REQUESTS: usize = 64;
@@ -364,7 +365,7 @@ impl PoolTask {
     }
 
     fn take_boot_failure(&mut self, worker: WorkerId, error: SpawnError) {
-        warn!(error = chain(&error), "worker failed to boot");
+        warn!(error = error_chain(&error), "worker failed to boot");
         self.feed(Event::BootFailed { worker, error: Arc::new(error) });
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::profile::{Profile, Stage};
 use super::{Phase, PoolState, ProfileId};
-use crate::status::{PoolStatus, ProfileStatus, Totals, chain};
+use crate::error_chain;
+use crate::status::{PoolStatus, ProfileStatus, Totals};
 
 impl PoolState {
     pub fn status(&self, now: Duration) -> PoolStatus {
@@ -50,7 +51,7 @@ impl PoolState {
             idle_ages_ms: idle_ages,
             breaker: profile.breaker.status(now),
             boot_failures_in_a_row: profile.breaker.failures_in_a_row(),
-            last_boot_error: profile.breaker.last_error().map(|error| chain(error)),
+            last_boot_error: profile.breaker.last_error().map(|error| error_chain(error)),
             boot_last_us: profile.boot_times.front().map(micros),
             boot_p50_us: boot_times.get(boot_times.len() / 2).map(micros),
             totals: profile.totals.clone(),

@@ -177,7 +177,7 @@ async fn boot_failures_open_the_breaker_and_a_probe_closes_it() {
     f.source.fail_boots(4);
     let error = f.pool.lease(spec("a"), 1, None).await.unwrap_err();
     let LeaseError::Broken { source, retry_in } = error else { panic!("{error:?}") };
-    assert_eq!(crate::status::chain(&source), "cannot start Deno: told to fail");
+    assert_eq!(crate::error_chain(&source), "cannot start Deno: told to fail");
     assert!(retry_in > 400 * MS && retry_in <= 1_000 * MS, "{retry_in:?}");
 
     let begun = Instant::now();

@@ -1,12 +1,15 @@
 //! Takes the paths of conductor's own directories out of what a client is told. Pure, but for resolving links once.
 //!
-//! Deno names files in its messages, plain or as `file:` URL, also those of its read-only cache; a model learns nothing from
-//! where they lie. Of such a path its last part is kept.
+//! Deno names files in its messages and stacks, plain or as `file:` URL, also those of its read-only cache; a model learns
+//! nothing from where they lie. Of such a path its last part is kept. What code prints and JSON values are its own business
+//! and are never changed.
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::dirs::Dirs;
-use crate::exec::result::ErrorReport;
+use crate::exec::result::{ErrorReport, ExecutionResult, ReturnFormat};
 
 /// What stands in place of a directory of conductor's.
 const SHOWN: &str = "<conductor>";
@@ -42,13 +45,26 @@ impl OwnPaths {
         }
     }
 
+    /// Hides them in a value that is shown by the inspector, which shows errors with their stacks.
+    pub(crate) fn hide_in_shown_value(&self, result: &mut ExecutionResult) {
+        if result.return_value_format == ReturnFormat::Inspect
+            && let Some(Value::String(text)) = &mut result.return_value
+            && let Some(hidden) = self.hidden(text)
+        {
+            *text = hidden;
+        }
+    }
+
     /// `text` without them; `None` if there are none in it.
     fn hidden(&self, text: &str) -> Option<String> {
         let mut shown = String::new();
         let mut done = 0;
         let mut at = 0;
         while at < text.len() {
-            let Some(end) = self.dirs.iter().find_map(|dir| end_of(dir, text, at)) else {
+            // Paths are absolute, so their first character is a slash, or stands for one.
+            let may_begin = matches!(text.as_bytes()[at], b'/' | b'%');
+            let Some(end) = self.dirs.iter().filter(|_| may_begin).find_map(|dir| end_of(dir, text, at))
+            else {
                 at += 1;
                 continue;
             };
@@ -154,6 +170,22 @@ mod tests {
             "%2",
         ] {
             assert_eq!(own.hidden(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shown_value_is_looked_at_and_a_json_value_is_not() {
+        let path = "at f (/no-home/a/.cache/conductor/npm/x.js:1:2)";
+        for (format, shown) in
+            [(ReturnFormat::Inspect, "at f (<conductor>/…/x.js:1:2)"), (ReturnFormat::Json, path)]
+        {
+            let mut result = ExecutionResult {
+                return_value: Some(path.into()),
+                return_value_format: format,
+                ..ExecutionResult::failed(String::new(), ErrorReport::new(ErrorType::Internal, ""))
+            };
+            own_paths().hide_in_shown_value(&mut result);
+            assert_eq!(result.return_value, Some(shown.into()));
         }
     }
 
