@@ -9,34 +9,25 @@
 //! back to `clone`, whose flags it can), calls unknown here, and those of the x32 interface. A call through the 32-bit
 //! interface of a 64-bit kernel kills the process.
 
+mod dispatch;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
 
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    sock_filter,
 };
 
 use crate::{Jail, Net, State};
+use dispatch::{Decision, dispatch};
 use tables::*;
 
 /// The first call that Linux 6.18 does not have; the numbers are the same on every architecture from 424 on. On x86_64
 /// everything above is either newer or x32 (bit 30).
 const FIRST_UNKNOWN: u32 = 470;
-
-/// `struct seccomp_data` begins with the call's number.
-const LOAD_NUMBER: sock_filter = instruction(0x20, 0, 0, 0);
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_NOT_LESS: u16 = 0x35;
-const RETURN: u16 = 0x06;
-
-const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
 
 /// Filters this thread's calls; `program` is the path of the one exec to come.
 pub(super) fn install(jail: &Jail, program: &CStr) -> io::Result<State> {
@@ -55,27 +46,30 @@ pub(super) fn install(jail: &Jail, program: &CStr) -> io::Result<State> {
 
 /// The filter's program; `None` on a processor without a table.
 fn compile(jail: &Jail, pid: u64, program: u64) -> io::Result<Option<BpfProgram>> {
-    let Ok(architecture) = std::env::consts::ARCH.try_into() else { return Ok(None) };
-    if TABLES_OF_OTHERS {
+    let (Ok(target), Some(architecture)) = (std::env::consts::ARCH.try_into(), ARCHITECTURE) else {
         return Ok(None);
-    }
+    };
+    let mut rules = Rules::new(jail, pid, program).calls;
+    let always: BTreeSet<i64> =
+        rules.iter().filter(|(_, rules)| rules.is_empty()).map(|(call, _)| *call).collect();
+    rules.retain(|_, rules| !rules.is_empty());
+    let decide = |number: u32| {
+        let number = i64::from(number);
+        if number == libc::SYS_clone3 {
+            Decision::Unknown
+        } else if always.contains(&number) {
+            Decision::Deny
+        } else if rules.contains_key(&number) {
+            Decision::Arguments
+        } else {
+            Decision::Allow
+        }
+    };
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let rules = Rules::new(jail, pid, program).calls;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, architecture);
-    let filter: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
-    Ok(Some(unknown_calls().into_iter().chain(filter).collect()))
-}
-
-/// Runs before the compiled filter, which loads what it needs itself. Not after its look at the architecture: whatever
-/// that is, nothing here lets a call through.
-fn unknown_calls() -> [sock_filter; 4] {
-    let clone3 = u32::try_from(libc::SYS_clone3).expect("a small number");
-    [
-        LOAD_NUMBER,
-        instruction(JUMP_IF_NOT_LESS, 1, 0, FIRST_UNKNOWN),
-        instruction(JUMP_IF_EQUAL, 0, 1, clone3),
-        instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
-    ]
+    let compiled: BpfProgram = SeccompFilter::new(rules.clone(), SeccompAction::Allow, denied, target)
+        .and_then(TryInto::try_into)
+        .map_err(io::Error::other)?;
+    Ok(Some(dispatch(architecture, FIRST_UNKNOWN, decide, compiled)))
 }
 
 /// What is denied: per call always (no rule), or if one of its rules matches.
@@ -90,9 +84,10 @@ impl Rules {
         rules.deny(KERNEL_OF_THIS_PROCESSOR);
         rules.deny(SHARED_MEMORY);
         rules.restrict_others(pid);
-        rules.restrict_namespaces();
         rules.restrict_sockets(&jail.net);
-        if !jail.run {
+        if jail.run {
+            rules.restrict_namespaces();
+        } else {
             rules.deny(PROCESSES);
             rules.deny(PROCESSES_OF_THIS_PROCESSOR);
             rules.restrict_processes(pid, program);
@@ -171,20 +166,19 @@ impl Rules {
         let socket = libc::SYS_socket;
         self.deny_if(socket, &[differs(0, family(libc::AF_INET)), differs(0, family(libc::AF_INET6))]);
         let (stream, datagram) = (libc::SOCK_STREAM.unsigned_abs(), libc::SOCK_DGRAM.unsigned_abs());
-        for kind in (0..=SOCKET_KINDS).filter(|kind| ![stream, datagram].contains(kind)) {
-            self.deny_if(socket, &[masked(1, SOCKET_KINDS.into(), kind.into())]);
-        }
+        let kinds =
+            [stream, datagram].map(|kind| SOCKET_FLAGS.map(|flags| differs(1, (kind | flags).into())));
+        self.deny_if(socket, kinds.as_flattened());
         // Other protocols of the same kind (MPTCP, SCTP, ping) go past Landlock's ports.
         for (kind, protocol) in [(stream, libc::IPPROTO_TCP), (datagram, libc::IPPROTO_UDP)] {
-            let kind = masked(1, SOCKET_KINDS.into(), kind.into());
+            let kind = masked(1, SOCKET_KIND, kind.into());
             self.deny_if(socket, &[kind, differs(2, 0), differs(2, protocol.unsigned_abs().into())]);
         }
     }
 
     /// Threads, signals to itself and the exec that makes it the worker are what a worker needs.
     fn restrict_processes(&mut self, pid: u64, program: u64) {
-        let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
-        self.deny_if(libc::SYS_clone, &[masked(0, thread, 0)]);
+        self.deny_if(libc::SYS_clone, &THREADS.map(|flags| differs(0, flags)));
         for call in [libc::SYS_kill, libc::SYS_tgkill] {
             self.deny_if(call, &[differs(0, pid)]);
         }

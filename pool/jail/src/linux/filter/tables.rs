@@ -19,13 +19,27 @@ pub(super) const FIOSETOWN: u64 = 0x8901;
 pub(super) const SIOCSPGRP: u64 = 0x8902;
 
 /// The bits of a socket's type that are not flags.
-pub(super) const SOCKET_KINDS: u32 = 0xf;
+pub(super) const SOCKET_KIND: u64 = 0xf;
+pub(super) const SOCKET_FLAGS: [u32; 4] = [
+    0,
+    SOCK_CLOEXEC.unsigned_abs(),
+    SOCK_NONBLOCK.unsigned_abs(),
+    (SOCK_CLOEXEC | SOCK_NONBLOCK).unsigned_abs(),
+];
+
+/// The flags with which glibc and musl make a thread; no other kind of process has them.
+pub(super) const THREADS: [u64; 2] = [0x003d_0f00, 0x007d_0f00];
 
 pub(super) const NAMESPACES: [c_int; 7] =
     [CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
 
-/// Whether these tables are of another processor than the program's.
-pub(super) const TABLES_OF_OTHERS: bool = !cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+/// The processor's name for itself (`AUDIT_ARCH_*`), if there are tables for it.
+#[cfg(target_arch = "x86_64")]
+pub(super) const ARCHITECTURE: Option<u32> = Some(0xc000_003e);
+#[cfg(target_arch = "aarch64")]
+pub(super) const ARCHITECTURE: Option<u32> = Some(0xc000_00b7);
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) const ARCHITECTURE: Option<u32> = None;
 
 /// Kernel interfaces that no script needs, whatever it was granted: other processes' memory, the kernel's own programs
 /// and modules, mounts, namespaces, clocks, keys; where most of the kernel's exploited bugs were.
