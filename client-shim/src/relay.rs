@@ -7,13 +7,15 @@
 //! # Promises
 //! - A request gets exactly one answer: the daemon's, or an error of the shim's; never two, never none. (A request that the
 //!   client cancelled may get none, as MCP has it.)
-//! - A request that the daemon may have seen is not sent again, unless its method is [safe to repeat](is_repeatable).
+//! - A request that the daemon may have taken is not sent again, unless its method is [safe to repeat](is_repeatable). One
+//!   that the daemon gives back was not taken.
 //! - The client's messages reach a daemon in the order in which they came.
 //! - An answer to a daemon's question never reaches another daemon.
 //!
 //! # The life of a link
-//! `Down` (one is wanted) → `Restoring` (the session is played back to a new daemon) → `Live` → `Broken` (a write failed, its
-//! loss is not yet known) → `Down` … or `Failed` (none to be had; the next request makes it `Down` again). The client's next
+//! `Down` (one is wanted) → `Restoring` (the session is played back to a new daemon) → `Live` → `Ending` (the daemon goes down,
+//! answers what it has taken and gives back the rest) or `Broken` (a write failed, its loss is not yet known) → `Down` … or
+//! `Failed` (none to be had; the next request makes it `Down` again). The client's next
 //! message waits except in `Live` and `Failed`, so nothing is queued here: what the client sends meanwhile stays in its pipe.
 //! While `Restoring` only the effects' messages are written, while `Live` only the client's.
 
@@ -70,6 +72,7 @@ enum Link {
         awaited: Option<Id>,
     },
     Live,
+    Ending,
     Broken,
     Failed(String),
 }
@@ -81,6 +84,8 @@ struct Pending {
     uri: Option<String>,
     /// The message, if it may be sent again.
     kept: Option<Vec<u8>>,
+    /// It is kept because the daemon gave it back, which says nothing of the next daemon.
+    returned: bool,
     /// For `subscriptions/listen`: the daemon's acknowledgement has reached the client.
     acknowledged: bool,
 }
@@ -118,6 +123,8 @@ pub enum Effect {
     Print(Vec<u8>),
     /// A message for the daemon.
     Send(Vec<u8>),
+    /// Send nothing more over the link, and read on.
+    Finish,
     /// Close the link; it is of no use.
     Close,
 }
@@ -184,7 +191,7 @@ impl Relay {
                     Verdict::Done(None)
                 }
             },
-            Link::Down | Link::Restoring { .. } | Link::Broken => self.wait(),
+            Link::Down | Link::Restoring { .. } | Link::Ending | Link::Broken => self.wait(),
         }
     }
 
@@ -239,7 +246,14 @@ impl Relay {
         let fits = used + json.len() <= MAX_KEPT_BYTES || envelope.method == "initialize";
         let kept = (is_repeatable(&envelope.method) && fits).then(|| json.to_vec());
         let (method, uri) = (envelope.method.clone(), envelope.uri.clone());
-        self.pending.push(Pending { id: id.clone(), method, uri, kept, acknowledged: false });
+        self.pending.push(Pending {
+            id: id.clone(),
+            method,
+            uri,
+            kept,
+            returned: false,
+            acknowledged: false,
+        });
     }
 
     /// The client message was written whole (`ok`), or could not be: then no daemon has seen all of it. Judges it again if it
@@ -302,6 +316,13 @@ impl Relay {
             self.replayed.push(id);
         }
         messages.extend(later);
+        let written = self.writing.as_ref().and_then(|writing| writing.id.clone());
+        for pending in self.pending.iter_mut().filter(|pending| Some(&pending.id) != written.as_ref()) {
+            // This daemon may take it.
+            if std::mem::take(&mut pending.returned) {
+                pending.kept = pending.kept.take().filter(|_| is_repeatable(&pending.method));
+            }
+        }
         messages.into_iter().map(Effect::Send).collect()
     }
 
@@ -309,6 +330,29 @@ impl Relay {
     pub fn settle(&mut self) {
         if let Link::Restoring { awaited: None } = self.link {
             self.link = Link::Live;
+        }
+    }
+
+    /// The daemon goes down: it says goodbye once what it has taken is answered.
+    pub fn draining(&mut self) -> Vec<Effect> {
+        match &self.link {
+            Link::Live => {
+                self.link = Link::Ending;
+                vec![Effect::Finish]
+            }
+            // It will not take the session up.
+            Link::Restoring { .. } => vec![Effect::Close],
+            Link::Down | Link::Ending | Link::Broken | Link::Failed(_) => Vec::new(),
+        }
+    }
+
+    /// The daemon gives back a request: it has not taken it, and will not.
+    pub fn returned(&mut self, envelope: &Envelope, json: Vec<u8>) {
+        let is_it = |pending: &&mut Pending| Some(&pending.id) == envelope.id.as_ref();
+        // One that was cancelled meanwhile, or is the shim's own, is of no more use.
+        if let Some(pending) = self.pending.iter_mut().find(is_it) {
+            pending.returned |= pending.kept.is_none();
+            pending.kept = Some(json);
         }
     }
 

@@ -38,6 +38,10 @@ use crate::stdio::Stdio;
 /// How long a daemon is looked for: shorter than the 30 s that clients wait for the answer to `initialize`.
 const REACH_TIME: Duration = Duration::from_secs(25);
 
+/// The same for a session that a daemon has served: its successor may first have to wait for that one's running calls, which
+/// it gives 30 s, and clients wait 60 s for the answer to a call.
+const RETURN_TIME: Duration = Duration::from_secs(45);
+
 /// How long a new daemon may take to be told of the session: it answers `initialize` from memory.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,10 @@ const FAREWELL_TIME: Duration = Duration::from_secs(5);
 
 /// A link that lived this long was good: the next outage is a new one.
 const GOOD_LINK_TIME: Duration = Duration::from_secs(10);
+
+/// The same for a link that ended with a goodbye: restarts may follow each other quickly, but not so quickly that a daemon
+/// which goes down as soon as it is up would be started without end.
+const PLANNED_LINK_TIME: Duration = Duration::from_millis(500);
 
 const RESTLESS: &str =
     "the conductor daemon goes away again and again\nhint: see `conductorctl doctor` and the daemon's log";
@@ -211,9 +219,7 @@ impl Shim {
             drop(core);
             let failure = match route.reach(&mut patience) {
                 Ok((connection, _welcome)) => {
-                    let since = Instant::now();
-                    self.serve(connection);
-                    let was_good = since.elapsed() >= GOOD_LINK_TIME;
+                    let was_good = self.serve(connection);
                     if !was_good && patience.pause() {
                         continue;
                     }
@@ -225,7 +231,7 @@ impl Shim {
                 note(&why);
                 self.give_up(&why);
             }
-            patience = Patience::of(REACH_TIME);
+            patience = Patience::of(RETURN_TIME);
         }
     }
 
@@ -235,8 +241,9 @@ impl Shim {
         self.link_changed.notify_all();
     }
 
-    /// Serves one link until it ends.
-    fn serve(&self, mut connection: Connection) {
+    /// Serves one link until it ends; true when it was a good one.
+    fn serve(&self, mut connection: Connection) -> bool {
+        let since = Instant::now();
         let link = connection.writer();
         let mut core = self.lock();
         core.link = Some(Arc::clone(&link));
@@ -245,7 +252,10 @@ impl Shim {
         let end = self.restore(&connection, effects).and_then(|()| self.receive(&mut connection));
         // Wakes the client thread if it is stuck writing to this link.
         link.shutdown(Shutdown::Both).ok();
-        let why = end.unwrap_or_else(|error| error::chain(&error));
+        let least =
+            if end.as_ref().is_ok_and(|end| end.is_planned) { PLANNED_LINK_TIME } else { GOOD_LINK_TIME };
+        let was_good = since.elapsed() >= least;
+        let why = end.map_or_else(|error| error::chain(&error), |end| end.why);
         let mut core = self.lock();
         let mut effects = core.relay.lost();
         if core.end != End::NotYet {
@@ -259,21 +269,28 @@ impl Shim {
         self.lock().link = None;
         self.link_changed.notify_all();
         self.ended.notify_all();
+        was_good
     }
 
-    /// Reads the daemon's frames; gives the reason for a proper end.
-    fn receive(&self, connection: &mut Connection) -> Result<String, LinkError> {
+    /// Reads the daemon's frames until a proper end.
+    fn receive(&self, connection: &mut Connection) -> Result<ProperEnd, LinkError> {
+        let ends = |is_planned, why| Ok(ProperEnd { is_planned, why });
         loop {
             match connection.receive()? {
-                None => return Ok("the conductor daemon closed the connection".into()),
+                None => return ends(false, "the conductor daemon closed the connection".into()),
                 Some(SessionFrame::Goodbye { reason }) => {
-                    return Ok(format!("the conductor daemon said goodbye: {reason}"));
+                    return ends(true, format!("the conductor daemon said goodbye: {reason}"));
+                }
+                Some(SessionFrame::Draining) => {
+                    let effects = self.lock().relay.draining();
+                    self.finish(connection, &effects)?;
+                }
+                Some(SessionFrame::Returned(json)) => {
+                    let envelope = read_envelope(&json)?;
+                    self.lock().relay.returned(&envelope, json);
                 }
                 Some(SessionFrame::Mcp(mut json)) => {
-                    let mut scanner = Scanner::default();
-                    scanner.feed(&json);
-                    let envelope = Envelope::new(&scanner.finish())
-                        .map_err(|refusal| LinkError::Message(refusal.text))?;
+                    let envelope = read_envelope(&json)?;
                     if std::str::from_utf8(&json).is_err() {
                         return Err(LinkError::Message("it is not UTF-8".into()));
                     }
@@ -304,6 +321,7 @@ impl Shim {
                 Effect::Print(line) => self.print(line),
                 Effect::Send(json) => messages.push(json),
                 Effect::Close => return Err(LinkError::Refused),
+                Effect::Finish => {}
             }
         }
         connection.set_timeout(Some(RESTORE_TIMEOUT))?;
@@ -313,6 +331,20 @@ impl Shim {
             connection.set_timeout(None)?;
             self.lock().relay.settle();
             self.link_changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Takes leave of a daemon that goes down. The end of the stream tells it that everything we sent has arrived; the client
+    /// thread's write, if one is under way, fails, or is whole.
+    fn finish(&self, connection: &Connection, effects: &[Effect]) -> Result<(), LinkError> {
+        for effect in effects {
+            match effect {
+                // A link that is gone needs no closing.
+                Effect::Finish => drop(connection.writer().shutdown(Shutdown::Write)),
+                Effect::Close => return Err(LinkError::Draining),
+                Effect::Print(_) | Effect::Send(_) => {}
+            }
         }
         Ok(())
     }
@@ -335,6 +367,21 @@ enum LinkError {
     Message(String),
     #[error("the conductor daemon refused to take up the session again")]
     Refused,
+    #[error("the conductor daemon goes down and does not take up the session")]
+    Draining,
+}
+
+/// How a daemon ended a link in good order.
+struct ProperEnd {
+    /// It said so; it did not just close.
+    is_planned: bool,
+    why: String,
+}
+
+fn read_envelope(json: &[u8]) -> Result<Envelope, LinkError> {
+    let mut scanner = Scanner::default();
+    scanner.feed(json);
+    Envelope::new(&scanner.finish()).map_err(|refusal| LinkError::Message(refusal.text))
 }
 
 /// Writes messages to the daemon, in one piece.

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::exit_code;
+use crate::service::{Service, ServiceError};
 use crate::supervisor::{self, StartError};
 
 /// Runs TypeScript written by language models in locked-down, one-shot Deno workers.
 ///
-/// Started by conductor-shim or conductorctl when it is needed; runs in the foreground, logs to stderr.
+/// Started by conductor-shim or conductorctl when it is needed, or as a service (`conductorctl service install`); runs in
+/// the foreground, logs to stderr. Takes its socket from systemd or launchd if they have it, and tells systemd how it is.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "conductord", version, after_help = AFTER_HELP)]
 pub struct Options {
@@ -50,7 +52,7 @@ Exit codes: 0 stopped as asked, 64 wrong command line, 70 internal failure, 71 s
 75 another daemon serves this socket, 78 wrong configuration.";
 
 /// Parses the command line, runs the daemon, tells what went wrong.
-pub(crate) fn run() -> u8 {
+pub(crate) fn run(service: Result<Service, ServiceError>) -> u8 {
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
@@ -59,7 +61,7 @@ pub(crate) fn run() -> u8 {
             return if error.use_stderr() { exit_code::USAGE } else { exit_code::OK };
         }
     };
-    match supervisor::run(&options) {
+    match service.map_err(StartError::from).and_then(|service| supervisor::run(&options, service)) {
         Ok(code) => code,
         Err(error) => {
             report(&error);

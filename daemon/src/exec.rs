@@ -33,6 +33,7 @@ use result::{ErrorReport, ErrorType, ExecutionResult, Status, Timings};
 
 pub mod args;
 mod calls;
+mod canary;
 mod excerpt;
 mod failure;
 mod inline;

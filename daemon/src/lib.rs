@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | [`supervisor`] | the configuration in use, the phase, all other tasks | signals, admin requests | exit code |
 //! | [`listener`] | the socket and its lock | connections | sessions |
+//! | [`service`], under a service manager | its address | the phase, the clock | readiness, signs of life |
 //! | [`session`], one per connection | its frames, its calls in flight | frames | answers |
 //! | [`deno`] | the search for the Deno executable | requests to search again | `watch<DenoState>` |
 //! | `conductor_pool` | all workers and the queue for them | leases, ends of runs | `PoolStatus` |
@@ -20,6 +21,7 @@ pub mod exec;
 pub mod exit_code;
 pub mod listener;
 pub mod profile;
+pub mod service;
 pub mod session;
 pub mod signals;
 pub mod stats;
@@ -36,5 +38,6 @@ pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 pub fn main_impl() -> u8 {
     // First of all: a worker's launcher must not have threads, a runtime or logs.
     conductor_pool::launcher::run_if_asked();
-    cli::run()
+    // Then, before anything opens a descriptor or starts a thread, what a service manager left.
+    cli::run(service::Service::take())
 }

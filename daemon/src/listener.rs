@@ -2,10 +2,12 @@
 //!
 //! [`Endpoint::claim`] makes a directory that only the user can enter, takes a lock beside the socket, and binds. Only the
 //! holder of the lock ever removes a socket file, and only one that is a socket nobody answers on; so two daemons that
-//! start at once cannot take each other's place. Owns the socket and the lock until it is dropped.
+//! start at once cannot take each other's place. [`Endpoint::adopt`] takes a socket that a service manager has bound, after
+//! the same checks; its file stays the manager's. Owns the socket and the lock until it is dropped.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,10 @@ use interprocess::local_socket::traits::StreamCommon as _;
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListener;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 
 /// A bound socket that is ours alone.
 #[derive(Debug)]
@@ -46,6 +50,17 @@ pub enum ClaimError {
     NoSocket { path: PathBuf },
     #[error("cannot listen on {}", .path.display())]
     Bind { path: PathBuf, source: io::Error },
+    #[error(
+        "the service manager passed {what} where conductord needs a listening Unix stream socket with a path\nhint: see \
+         ListenStream= in conductor.socket"
+    )]
+    Passed { what: &'static str },
+    #[error(
+        "the service manager listens on {}, and --socket or CONDUCTOR_SOCKET says {}\nhint: leave those out, or make \
+         ListenStream= in conductor.socket the same",
+        .path.display(), .wanted.display()
+    )]
+    OtherPlace { path: PathBuf, wanted: PathBuf },
 }
 
 impl Endpoint {
@@ -77,15 +92,35 @@ impl Endpoint {
         if !endpoint::fits(path) {
             return Err(ClaimError::TooLong { path: path.to_owned() });
         }
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        make_private(directory)?;
+        make_private(directory_of(path))?;
         let lock = lock(path)?;
         remove_stale(path)?;
         let bind_error = |source| ClaimError::Bind { path: path.to_owned(), source };
         let name = path.to_fs_name::<GenericFilePath>().map_err(bind_error)?;
         let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio().map_err(bind_error)?;
         Ok(Self { listener, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Takes a socket on which a service manager listens already. `candidates` is where clients look.
+    ///
+    /// # Errors
+    /// It is no such socket, others can reach it, another daemon serves it, or it is not where it was asked for.
+    pub fn adopt(socket: OwnedFd, candidates: &[PathBuf]) -> Result<Self, ClaimError> {
+        let path = listening_path(&socket)?;
+        if let [wanted] = candidates
+            && *wanted != path
+        {
+            return Err(ClaimError::OtherPlace { path, wanted: wanted.clone() });
+        }
+        if !candidates.contains(&path) {
+            tracing::warn!(socket = %path.display(), "clients look for the socket elsewhere unless CONDUCTOR_SOCKET names it");
+        }
+        check_private(directory_of(&path))?;
+        let lock = lock(&path)?;
+        let bind_error = |source| ClaimError::Bind { path: path.clone(), source };
+        // Made from a descriptor it removes no file when it is dropped: the manager goes on listening.
+        let listener = UnixSocketListener::try_from(socket).map_err(bind_error)?;
+        Ok(Self { listener: listener.into(), path, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -102,7 +137,12 @@ impl Endpoint {
     pub async fn accept(&self) -> io::Result<Stream> {
         loop {
             let stream = self.listener.accept().await?;
-            let peer = stream.peer_creds()?.euid();
+            let credentials = stream.peer_creds()?;
+            let peer = credentials.euid();
+            // The daemon's own watchdog knocks: that somebody hangs up is all it wants to know.
+            if credentials.pid() == Some(nix::unistd::getpid().as_raw()) {
+                continue;
+            }
             if peer == Some(nix::unistd::geteuid().as_raw()) {
                 return Ok(stream);
             }
@@ -114,8 +154,13 @@ impl Endpoint {
 /// Makes the directory, or checks that the one that is there lets nobody else in.
 fn make_private(directory: &Path) -> Result<(), ClaimError> {
     let failed = |source| ClaimError::Directory { path: directory.to_owned(), source };
-    let untrusted = |why, hint| ClaimError::Untrusted { path: directory.to_owned(), why, hint };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    check_private(directory)
+}
+
+fn check_private(directory: &Path) -> Result<(), ClaimError> {
+    let failed = |source| ClaimError::Directory { path: directory.to_owned(), source };
+    let untrusted = |why, hint| ClaimError::Untrusted { path: directory.to_owned(), why, hint };
     let meta = directory.symlink_metadata().map_err(failed)?;
     if !meta.is_dir() {
         return Err(untrusted("is a symbolic link", "name the directory itself".into()));
@@ -127,6 +172,31 @@ fn make_private(directory: &Path) -> Result<(), ClaimError> {
         return Err(untrusted("can be entered by others", format!("chmod 700 {}", directory.display())));
     }
     Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The path of a listening stream socket that is ours.
+fn listening_path(socket: &OwnedFd) -> Result<PathBuf, ClaimError> {
+    let passed = |what| ClaimError::Passed { what };
+    let kind = getsockopt(socket, sockopt::SockType).map_err(|_| passed("something that is no socket"))?;
+    if kind != SockType::Stream {
+        return Err(passed("a socket of another type"));
+    }
+    // Sockets of other families have no such address.
+    let address: UnixAddr =
+        getsockname(socket.as_raw_fd()).map_err(|_| passed("a socket of another family"))?;
+    let path = address.path().ok_or_else(|| passed("a socket without a path"))?;
+    if !getsockopt(socket, sockopt::AcceptConn).is_ok_and(|accepts| accepts) {
+        return Err(passed("a socket that does not listen"));
+    }
+    let meta = path.symlink_metadata();
+    if !meta.is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == nix::unistd::geteuid().as_raw()) {
+        return Err(passed("a socket whose file is gone or belongs to another user"));
+    }
+    Ok(path.to_owned())
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, ClaimError> {
@@ -208,6 +278,48 @@ mod tests {
         std::fs::write(&path, "precious").expect("writes");
         assert!(matches!(claim(&path), Err(ClaimError::NoSocket { .. })));
         assert_eq!(std::fs::read_to_string(&path).expect("is still there"), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_managers_socket_is_taken_and_its_file_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let run = dir.path().join("run");
+        DirBuilder::new().mode(0o700).create(&run).expect("makes it");
+        let path = run.join("s.sock");
+        let manager = UnixListener::bind(&path).expect("binds");
+        let passed = || OwnedFd::from(manager.try_clone().expect("a descriptor"));
+        let here = [path.clone()];
+        let endpoint = Endpoint::adopt(passed(), &here).expect("is one");
+        assert_eq!(endpoint.path(), path);
+        assert!(matches!(Endpoint::adopt(passed(), &here), Err(ClaimError::AlreadyRunning { .. })));
+        drop(endpoint);
+        assert!(path.exists(), "it is the manager's");
+        let elsewhere = Endpoint::adopt(passed(), &[dir.path().join("other.sock")]);
+        assert!(matches!(elsewhere, Err(ClaimError::OtherPlace { .. })));
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o755)).expect("sets the mode");
+        assert!(matches!(Endpoint::adopt(passed(), &here), Err(ClaimError::Untrusted { .. })));
+        std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700)).expect("sets the mode");
+        std::fs::remove_file(&path).expect("removes it");
+        assert!(
+            matches!(Endpoint::adopt(passed(), &here), Err(ClaimError::Passed { .. })),
+            "nobody can connect"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_listening_unix_stream_socket_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (stream, _other) = UnixStream::pair().expect("a pair");
+        let passed: [OwnedFd; 4] = [
+            std::fs::File::open("/dev/null").expect("opens").into(),
+            std::os::unix::net::UnixDatagram::bind(dir.path().join("d")).expect("binds").into(),
+            std::net::TcpListener::bind("127.0.0.1:0").expect("binds").into(),
+            stream.into(),
+        ];
+        for descriptor in passed {
+            let refused = Endpoint::adopt(descriptor, &[]).expect_err("is refused");
+            assert!(matches!(refused, ClaimError::Passed { .. }), "{refused}");
+        }
     }
 
     #[test]

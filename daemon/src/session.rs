@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::profile::{self, Profile};
 use crate::supervisor::{ConfigInUse, Phase, Shared};
+use accepted::Accepted;
 use admission::{Admission, Refused};
 use follow::Severity;
 use handshake::Client;
@@ -29,6 +30,7 @@ use registry::Entry;
 use tools::ToolServer;
 use transport::{FrameTransport, OUTGOING_FRAMES};
 
+mod accepted;
 mod admission;
 mod follow;
 mod handshake;
@@ -39,6 +41,10 @@ mod transport;
 /// What a client that has closed only its sending side may still wait for: calls that were sent before it.
 /// Shorter than the five seconds after which rmcp gives up on them, so that they are still answered as cancelled.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(4);
+
+/// How long a client may take to close its sending side after it was told that the daemon goes down. Ours do so when they read
+/// it; one that does not read, or is of another kind, is not waited for.
+const FAREWELL_TIME: Duration = Duration::from_secs(3);
 
 /// How soon a client that is gone altogether is noticed while its calls still run.
 const GONE_CHECK: Duration = Duration::from_millis(20);
@@ -134,7 +140,9 @@ impl Connection {
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
         let writing = tokio::spawn(write_frames(writer, queue));
         let eof = CancellationToken::new();
-        let transport = FrameTransport::new(reader, client.decoder, outgoing.clone(), eof.clone());
+        let accepted = Arc::new(Accepted::new(self.shared.phase()));
+        let transport =
+            FrameTransport::new(reader, client.decoder, outgoing.clone(), accepted.clone(), eof.clone());
         let warming = tokio::spawn(keep_warm(self.session.clone(), self.shared.clone()));
         let stop = CancellationToken::new();
         let server = ToolServer::new(self.session.clone(), self.shared.clone());
@@ -147,7 +155,7 @@ impl Connection {
         tokio::select! {
             // Not resumed after the other has won, so cancel safety does not matter.
             () = serving => {}
-            never = self.watch_for_end(&eof, &stop) => match never {},
+            never = self.watch_for_end(&eof, &stop, &outgoing, &accepted) => match never {},
         }
         self.session.gone.cancel();
         warming.abort();
@@ -162,17 +170,26 @@ impl Connection {
     }
 
     /// Ends calls nobody waits for, and stops serving when the daemon goes down and the calls in flight are answered.
-    async fn watch_for_end(&self, eof: &CancellationToken, stop: &CancellationToken) -> Infallible {
+    async fn watch_for_end(
+        &self,
+        eof: &CancellationToken,
+        stop: &CancellationToken,
+        outgoing: &mpsc::Sender<SessionFrame>,
+        accepted: &Accepted,
+    ) -> Infallible {
         let mut phase = self.shared.phase();
         tokio::select! {
             // Cancel-safe: both arms only wait for flags.
             () = eof.cancelled() => self.end_when_gone().await,
             () = until_draining(&mut phase) => {
-                let mut in_flight = self.session.in_flight.subscribe();
                 let deadline = phase.borrow().deadline();
-                let answered = tokio::time::timeout_at(deadline.into(), in_flight.wait_for(|calls| *calls == 0)).await;
-                if answered.is_err() {
-                    self.session.gone.cancel();
+                let answered = self.take_leave(eof, outgoing, accepted);
+                tokio::select! {
+                    // Neither is resumed after the other has won, so cancel safety does not matter.
+                    answered = tokio::time::timeout_at(deadline.into(), answered) => if answered.is_err() {
+                        self.session.gone.cancel();
+                    },
+                    () = self.hung_up() => self.session.gone.cancel(),
                 }
                 // rmcp hands over what its handlers still answer before it ends.
                 stop.cancel();
@@ -181,12 +198,35 @@ impl Connection {
         std::future::pending().await
     }
 
+    /// Tells the client that the daemon goes down, and waits until it sends no more and all it was promised is answered.
+    async fn take_leave(
+        &self,
+        eof: &CancellationToken,
+        outgoing: &mpsc::Sender<SessionFrame>,
+        accepted: &Accepted,
+    ) {
+        // client gone: nobody to tell
+        let _told = outgoing.send(SessionFrame::Draining).await;
+        // What it sent before is read by then: taken, or given back.
+        let _silent = tokio::time::timeout(FAREWELL_TIME, eof.cancelled()).await;
+        accepted.all_closed().await;
+        // Calls that were cancelled are not over yet.
+        let mut in_flight = self.session.in_flight.subscribe();
+        // An error is impossible: the session has the sender.
+        drop(in_flight.wait_for(|calls| *calls == 0).await);
+    }
+
     async fn end_when_gone(&self) {
-        let grace = Instant::now() + HALF_CLOSED_GRACE;
-        while Instant::now() < grace && !hung_up(self.watched.as_fd()) {
+        // over: it may still read, and is waited for no longer
+        let _hung_up = tokio::time::timeout(HALF_CLOSED_GRACE, self.hung_up()).await;
+        self.session.gone.cancel();
+    }
+
+    /// Ready when the client has closed both directions, or its process has ended.
+    async fn hung_up(&self) {
+        while !hung_up(self.watched.as_fd()) {
             tokio::time::sleep(GONE_CHECK).await;
         }
-        self.session.gone.cancel();
     }
 }
 

@@ -24,6 +24,7 @@ use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::Executor;
 use crate::listener::{ClaimError, Endpoint};
+use crate::service::{Service, ServiceError, watchdog};
 use crate::session::registry::Registry;
 use crate::signals::{SignalEvent, Signals};
 use crate::stats::Stats;
@@ -32,6 +33,9 @@ use crate::{error_chain, exit_code, session, telemetry};
 
 /// Time for running calls when the daemon goes down; below the 90 s after which service managers kill.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Time for what follows that deadline: answers of calls that were cut off, and reaping.
+const CLEAN_UP: Duration = Duration::from_secs(2);
 
 /// Threads for the daemon's own work, which is moving bytes: two keep one slow moment from delaying all sessions.
 const THREADS: usize = 2;
@@ -98,6 +102,8 @@ pub enum StartError {
     Pool(#[from] conductor_pool::config::ConfigError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     #[error("the operating system refuses what the daemon needs")]
     Os(#[source] io::Error),
 }
@@ -107,7 +113,7 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Pool(_) | Self::Home(_) => exit_code::CONFIG,
             Self::Claim(ClaimError::AlreadyRunning { .. }) => exit_code::ALREADY_RUNNING,
-            Self::Claim(_) | Self::Log { .. } | Self::Os(_) => exit_code::OS,
+            Self::Claim(_) | Self::Service(_) | Self::Log { .. } | Self::Os(_) => exit_code::OS,
         }
     }
 }
@@ -161,7 +167,7 @@ impl Shared {
 ///
 /// # Errors
 /// It could not start. What goes wrong later is logged and told by the exit code.
-pub(crate) fn run(options: &Options) -> Result<u8, StartError> {
+pub(crate) fn run(options: &Options, mut service: Service) -> Result<u8, StartError> {
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -179,9 +185,15 @@ pub(crate) fn run(options: &Options) -> Result<u8, StartError> {
         .build()
         .map_err(StartError::Os)?;
     let code = runtime.block_on(async {
-        let endpoint = Endpoint::claim_first(&candidates(&surroundings(options, &env, &dirs)))?;
+        let candidates = candidates(&surroundings(options, &env, &dirs));
+        let endpoint = match service.take_socket()? {
+            Some(socket) => Endpoint::adopt(socket, &candidates)?,
+            None => Endpoint::claim_first(&candidates)?,
+        };
         let signals = Signals::new().map_err(StartError::Os)?;
-        Supervisor::start(options.clone(), dirs, endpoint.path().to_owned())?.run(endpoint, signals).await
+        Supervisor::start(options.clone(), dirs, endpoint.path().to_owned(), service)?
+            .run(endpoint, signals)
+            .await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
@@ -243,11 +255,17 @@ struct Supervisor {
     /// The pool and the search for Deno; the end of either is the end of the daemon.
     tasks: JoinSet<()>,
     sessions: JoinSet<()>,
+    service: Service,
     exit_code: u8,
 }
 
 impl Supervisor {
-    fn start(options: Options, dirs: Arc<Dirs>, socket: PathBuf) -> Result<Self, StartError> {
+    fn start(
+        options: Options,
+        dirs: Arc<Dirs>,
+        socket: PathBuf,
+        service: Service,
+    ) -> Result<Self, StartError> {
         let stats = Arc::new(Stats::default());
         let in_use = first_config(&options, &dirs, &stats);
         let parsed = in_use.config.as_ref().ok();
@@ -298,12 +316,17 @@ impl Supervisor {
             commands,
             tasks,
             sessions: JoinSet::new(),
+            service,
             exit_code: exit_code::OK,
         })
     }
 
     async fn run(mut self, endpoint: Endpoint, mut signals: Signals) -> Result<u8, StartError> {
         tracing::info!(socket = %endpoint.path().display(), pid = std::process::id(), build = crate::BUILD, "ready");
+        self.service.notifier.ready("serving");
+        if let Some(limit) = self.service.watchdog {
+            self.tasks.spawn(watchdog::watch(self.shared.clone(), self.service.notifier.clone(), limit));
+        }
         let mut idle = Box::pin(idle_exit(self.options.idle_exit, self.shared.registry.connections()));
         while !self.phase.borrow().is_draining() {
             tokio::select! {
@@ -355,6 +378,7 @@ impl Supervisor {
 
     fn drain(&mut self, why: &str) {
         tracing::info!(why, "going down");
+        self.service.notifier.stopping(GRACE + CLEAN_UP + Duration::from_secs(5));
         self.phase.send_replace(Phase::Draining { deadline: Instant::now() + GRACE });
     }
 
@@ -366,6 +390,14 @@ impl Supervisor {
     }
 
     async fn reload(&mut self) -> Result<String, String> {
+        self.service.notifier.reloading();
+        let outcome = self.read_config_again().await;
+        let status = outcome.as_ref().err().map_or("serving", |error| error.as_str());
+        self.service.notifier.ready(status);
+        outcome
+    }
+
+    async fn read_config_again(&mut self) -> Result<String, String> {
         let before = self.config.borrow().clone();
         let loaded =
             load(&self.options, &self.shared.dirs).map_err(|error| error_chain(&error)).and_then(|config| {
@@ -417,8 +449,7 @@ impl Supervisor {
         tokio::select! {
             // Not resumed after it has lost, so cancel safety does not matter.
             () = draining => return,
-            // Two seconds for what follows the deadline: answers of calls that were cut off, and reaping.
-            () = tokio::time::sleep_until((deadline + Duration::from_secs(2)).into()) => {}
+            () = tokio::time::sleep_until((deadline + CLEAN_UP).into()) => {}
             () = second_stop(&mut signals) => {}
         }
         tracing::warn!("calls were cut off");

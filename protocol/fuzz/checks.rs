@@ -82,6 +82,7 @@ pub(crate) fn session_sequence(stream: &[u8]) {
                     codec::encode(&SessionFrame::Mcp(json)).expect("fits")
                 );
             }
+            Ok(SessionFrame::Draining | SessionFrame::Returned(_)) => {}
             Ok(SessionFrame::Goodbye { .. }) | Err(_) => return,
         }
     }

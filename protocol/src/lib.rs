@@ -6,7 +6,9 @@
 //!    sent) or `Reject` (with a text for the user). After `NeedEnv` the client sends one [`EnvReply`] and gets the final
 //!    greeting.
 //! 3. A session (client kinds `Shim` and `Ctl`) then exchanges [`SessionFrame`]s until one side closes. MCP messages cross
-//!    as opaque JSON bytes, one per frame; this crate never looks inside.
+//!    as opaque JSON bytes, one per frame; this crate never looks inside. A daemon that goes down says `Draining`, gives
+//!    requests back that it has not taken, reads until the client has closed its sending side, answers what it has taken,
+//!    and says `Goodbye`: so a client knows of each request whether it may send it to the next daemon.
 //! 4. An operator's connection (client kind `Admin`) sends [`AdminRequest`]s and gets one [`AdminReply`] for each, in order.
 //!
 //! # A frame

@@ -12,6 +12,12 @@ pub enum SessionFrame {
     /// Daemon to client: no more answers will come on this connection; unanswered requests were not started or are lost.
     /// The client connects again.
     Goodbye { reason: String },
+    /// Daemon to client: it goes down once the requests it has taken are answered, and takes no more. The client closes its
+    /// sending side, reads on until `Goodbye`, and sends what it has not sent yet to the next daemon.
+    Draining,
+    /// Daemon to client, around `Draining`: a request, as it came, that was not taken and never will be. Sending it to the
+    /// next daemon cannot run it twice.
+    Returned(#[serde(with = "bytes")] Vec<u8>),
 }
 
 impl SessionFrame {

@@ -13,6 +13,7 @@ mod parallel;
 mod profile;
 mod progress;
 mod recovery;
+mod service;
 mod status;
 mod tool;
 mod values;

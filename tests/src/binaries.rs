@@ -20,6 +20,11 @@ pub fn conductorctl() -> PathBuf {
     binary("conductorctl-under-test")
 }
 
+/// A Deno that tells its version and then hangs; see [`conductord`].
+pub fn hanging_deno() -> PathBuf {
+    binary("hanging-deno")
+}
+
 /// The Deno executable that all tests use.
 pub fn deno() -> PathBuf {
     conductor_deno::testing::deno().path.clone()

@@ -233,6 +233,15 @@ impl McpSession {
             SessionFrame::Mcp(json) => serde_json::from_slice(&json)
                 .map_err(|_| ClientError::Protocol { expected: "an MCP message" }),
             SessionFrame::Goodbye { reason } => Err(ClientError::Goodbye { reason }),
+            SessionFrame::Draining => {
+                // Nothing more is asked: what was, is answered or given back.
+                self.connection.writer().shutdown(std::net::Shutdown::Write).ok();
+                self.receive()
+            }
+            SessionFrame::Returned(_) => {
+                let text = "the conductor daemon goes down and did not take the call\nhint: call again";
+                Err(ClientError::Refused { text: text.into() })
+            }
         }
     }
 }

@@ -78,6 +78,7 @@ fn values(effects: Vec<Effect>) -> Vec<Value> {
     let value = |effect| match effect {
         Effect::Print(json) => json!({"print": parse(json)}),
         Effect::Send(json) => json!({"send": parse(json)}),
+        Effect::Finish => json!("finish"),
         Effect::Close => json!("close"),
     };
     effects.into_iter().map(value).collect()
@@ -262,6 +263,78 @@ fn a_session_that_a_daemon_refuses_ends_in_words() {
     assert_eq!(error_code(&effects[0]), (json!(1), -32000));
     assert_eq!(effects[1], "close");
     assert!(bench.lost().is_empty());
+}
+
+/// The daemon gives a request back.
+fn returned(bench: &mut Bench, message: &Value) {
+    let json = message.to_string().into_bytes();
+    bench.relay.returned(&envelope(&json), json);
+}
+
+#[test]
+fn what_a_daemon_gives_back_goes_to_the_next_one_once() {
+    let mut bench = Bench::initialized();
+    let (taken, given_back) =
+        (json!({"id": 1, "method": "tools/call"}), json!({"id": 2, "method": "tools/call"}));
+    bench.sent(taken);
+    bench.sent(given_back.clone());
+    assert_eq!(values(bench.relay.draining()), ["finish"]);
+    let later = json!({"id": 3, "method": "tools/call"});
+    assert_eq!(bench.client(&later), Verdict::Wait, "nothing is sent any more");
+    returned(&mut bench, &given_back);
+    assert_eq!(bench.daemon(json!({"id": 1, "result": {}})).len(), 1, "what it took it answers");
+    assert!(bench.lost().is_empty());
+    bench.connect();
+    let restored = bench.daemon(json!({"id": "conductor-shim:1", "result": {}}));
+    assert_eq!(restored[1], json!({"send": given_back}));
+    bench.sent(later);
+    // The second daemon dies, and may have run it.
+    let lost: Vec<_> = bench.lost().iter().map(error_code).collect();
+    assert_eq!(lost, [(json!(2), -32001), (json!(3), -32001)]);
+}
+
+#[test]
+fn a_request_that_is_given_back_while_it_is_written_is_sent_again() {
+    let call = json!({"id": 1, "method": "tools/call"});
+    for loss_comes_first in [true, false] {
+        let mut bench = Bench::live();
+        assert_eq!(bench.client(&call), Verdict::Send(None));
+        bench.relay.draining();
+        returned(&mut bench, &call);
+        if loss_comes_first {
+            assert!(bench.lost().is_empty());
+            assert_eq!(bench.written(true, &call), Verdict::Wait);
+            assert!(bench.connect().is_empty());
+            bench.sent(call.clone());
+        } else {
+            assert_eq!(bench.written(true, &call), Verdict::Done(None));
+            assert!(bench.lost().is_empty());
+            assert_eq!(bench.connect(), [json!({"send": call})]);
+        }
+        assert_eq!(bench.daemon(json!({"id": 1, "result": {}})).len(), 1);
+    }
+}
+
+#[test]
+fn a_request_that_is_given_back_after_it_was_cancelled_is_forgotten() {
+    let mut bench = Bench::live();
+    let call = json!({"id": 1, "method": "tools/call"});
+    bench.sent(call.clone());
+    bench.sent(json!({"method": "notifications/cancelled", "params": {"requestId": 1}}));
+    bench.relay.draining();
+    returned(&mut bench, &call);
+    assert!(bench.lost().is_empty());
+    assert!(bench.connect().is_empty());
+}
+
+#[test]
+fn a_daemon_that_goes_down_while_it_takes_the_session_up_is_left() {
+    let mut bench = Bench::initialized();
+    bench.sent(json!({"id": 1, "method": "tools/list"}));
+    bench.lost();
+    bench.connect();
+    assert_eq!(values(bench.relay.draining()), ["close"]);
+    assert!(bench.lost().is_empty(), "the request waits for the next one");
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Client {
     pub(crate) fn hear(&mut self) -> Option<Value> {
         match self.connection.receive().expect("reads")? {
             SessionFrame::Mcp(json) => Some(serde_json::from_slice(&json).expect("JSON")),
-            SessionFrame::Goodbye { .. } => panic!("a client says no goodbye"),
+            other => panic!("a client says nothing but MCP: {other:?}"),
         }
     }
 

@@ -62,11 +62,6 @@ impl ToolServer {
                 return ExecutionResult::failed("none".into(), error);
             }
         };
-        if self.shared.is_draining() {
-            let error =
-                ErrorReport::new(ErrorType::Busy, "the daemon is going down").hint("call again in a moment");
-            return ExecutionResult::failed("none".into(), error);
-        }
         let id = self.shared.executor.next_id();
         let call = match self.session.call_started(&profile, &id) {
             Ok(call) => call,

@@ -1,20 +1,25 @@
 //! rmcp over conductor's frames: one JSON-RPC message per [`SessionFrame::Mcp`].
 //!
 //! Owns the reading half of a connection. Answers what rmcp would drop in silence: text that is no JSON, JSON that is no
-//! request, so that every request gets an answer. Never waits inside `send`: messages are queued in the order in which
-//! rmcp sends them, and one writer task puts them on the wire.
+//! request, so that every request gets an answer. While the daemon goes down, gives requests back that rmcp has not got.
+//! Never waits inside `send`: messages are queued in the order in which rmcp sends them, and one writer task puts them on
+//! the wire.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 
 use conductor_protocol::{FrameDecoder, SessionFrame, codec};
 use rmcp::RoleServer;
+use rmcp::model::{ClientNotification, RequestId};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use super::accepted::Accepted;
 
 /// Frames queued for a client that reads slowly: what a burst of answers needs. A client that leaves more unread makes its
 /// own session wait, no other.
@@ -32,8 +37,9 @@ pub(crate) struct FrameTransport<R> {
     outgoing: mpsc::Sender<SessionFrame>,
     /// Messages that were decoded and not handed over yet.
     ready: VecDeque<Box<RxJsonRpcMessage<RoleServer>>>,
-    /// Answers to malformed messages that were not queued yet.
+    /// Answers to malformed messages, and requests to give back, that were not queued yet.
     refusals: VecDeque<SessionFrame>,
+    accepted: Arc<Accepted>,
     /// Cancelled when nothing more will be read.
     eof: CancellationToken,
     /// rmcp ends a session whose first message is a notification; those that come before the first request say nothing.
@@ -52,11 +58,12 @@ impl<R: AsyncRead + Send + Unpin> FrameTransport<R> {
         reader: R,
         decoder: FrameDecoder,
         outgoing: mpsc::Sender<SessionFrame>,
+        accepted: Arc<Accepted>,
         eof: CancellationToken,
     ) -> Self {
         let chunk = vec![0; READ_BYTES].into_boxed_slice();
         let (ready, refusals) = (VecDeque::new(), VecDeque::new());
-        Self { reader, decoder, chunk, outgoing, ready, refusals, eof, had_request: false }
+        Self { reader, decoder, chunk, outgoing, ready, refusals, accepted, eof, had_request: false }
     }
 
     /// Takes all whole frames out of the decoder; `false` when the stream cannot be read on.
@@ -68,8 +75,11 @@ impl<R: AsyncRead + Send + Unpin> FrameTransport<R> {
                 Err(error) => return self.refuse_stream(&error),
             };
             match codec::decode(&payload) {
-                Ok(SessionFrame::Mcp(body)) => self.take(&body),
-                Ok(SessionFrame::Goodbye { .. }) => return false,
+                Ok(SessionFrame::Mcp(body)) => self.take(body),
+                // No client says these.
+                Ok(SessionFrame::Goodbye { .. } | SessionFrame::Draining | SessionFrame::Returned(_)) => {
+                    return false;
+                }
                 Err(error) => return self.refuse_stream(&error),
             }
         }
@@ -83,10 +93,26 @@ impl<R: AsyncRead + Send + Unpin> FrameTransport<R> {
         false
     }
 
-    fn take(&mut self, body: &[u8]) {
-        match read_message(body) {
+    fn take(&mut self, body: Vec<u8>) {
+        match read_message(&body) {
             Ok(message) => {
-                let is_request = matches!(*message, RxJsonRpcMessage::<RoleServer>::Request(_));
+                let mut is_request = false;
+                match &*message {
+                    RxJsonRpcMessage::<RoleServer>::Request(request) => {
+                        if !self.accepted.take(&request.id) {
+                            self.refusals.push_back(SessionFrame::Returned(body));
+                            return;
+                        }
+                        is_request = true;
+                    }
+                    // What is cancelled gets no answer that could be waited for.
+                    RxJsonRpcMessage::<RoleServer>::Notification(notification) => {
+                        if let Some(id) = cancelled(&notification.notification) {
+                            self.accepted.close(id);
+                        }
+                    }
+                    _ => {}
+                }
                 self.had_request |= is_request;
                 if self.had_request {
                     self.ready.push_back(message);
@@ -94,6 +120,23 @@ impl<R: AsyncRead + Send + Unpin> FrameTransport<R> {
             }
             Err(answer) => self.refusals.push_back(SessionFrame::Mcp(answer.to_string().into_bytes())),
         }
+    }
+}
+
+/// The request that a notification cancels, if it is one of those.
+fn cancelled(notification: &ClientNotification) -> Option<&RequestId> {
+    match notification {
+        ClientNotification::CancelledNotification(cancelled) => cancelled.params.request_id.as_ref(),
+        _ => None,
+    }
+}
+
+/// The request that a message answers.
+fn answered(message: &TxJsonRpcMessage<RoleServer>) -> Option<&RequestId> {
+    match message {
+        TxJsonRpcMessage::<RoleServer>::Response(response) => Some(&response.id),
+        TxJsonRpcMessage::<RoleServer>::Error(error) => error.id.as_ref(),
+        _ => None,
     }
 }
 
@@ -120,14 +163,18 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTrans
         // Queued right here, so that the order of calls is the order on the wire; only a full queue is waited for.
         let queued = self.outgoing.try_send(SessionFrame::Mcp(body));
         let outgoing = self.outgoing.clone();
+        let (accepted, answered) = (self.accepted.clone(), answered(&message).cloned());
         async move {
-            match queued {
+            let sent = match queued {
                 Ok(()) => Ok(()),
                 Err(mpsc::error::TrySendError::Full(frame)) => {
                     outgoing.send(frame).await.map_err(|_gone| Closed)
                 }
                 Err(mpsc::error::TrySendError::Closed(_)) => Err(Closed),
-            }
+            };
+            // Only now: until then the end of the session could overtake it.
+            answered.iter().for_each(|id| accepted.close(id));
+            sent
         }
     }
 
@@ -150,6 +197,10 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTrans
             }
             if !readable {
                 self.eof.cancel();
+                if self.accepted.is_over() {
+                    // Only the client's sending side is closed: rmcp goes on answering until the session stops it.
+                    std::future::pending::<()>().await;
+                }
                 return None;
             }
             // A client that reads no answers is not read either: rmcp starts each request at once, so nothing else

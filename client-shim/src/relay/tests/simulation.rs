@@ -1,5 +1,5 @@
 //! A client, a row of daemons and the shim's two threads, in every order that a seed gives: daemons die at any point, writes
-//! succeed or fail around it, and at the end the relay's promises are counted.
+//! succeed or fail around it, others go down in good order, and at the end the relay's promises are counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,12 +36,23 @@ enum Pump {
     Wrote(Value, bool),
 }
 
+/// A frame of a daemon.
+enum Frame {
+    Mcp(Value),
+    Draining,
+    Returned(Value),
+}
+
 /// A daemon and the socket to it.
 #[derive(Default)]
 struct Link {
     alive: bool,
+    /// It goes down: it takes no more, and ends when it has answered what it took and the shim sends no more.
+    draining: bool,
+    /// The shim has closed its sending side.
+    finished: bool,
     to_daemon: VecDeque<Value>,
-    to_shim: VecDeque<Value>,
+    to_shim: VecDeque<Frame>,
     initialized: bool,
     running: Vec<Value>,
     questions: u64,
@@ -60,6 +71,8 @@ struct World {
     /// The daemon thread has a link open: the last one.
     linked: bool,
     deaths_left: usize,
+    deaths: usize,
+    drains_left: usize,
     // The client's side.
     messages_left: usize,
     serial: u64,
@@ -78,6 +91,7 @@ struct World {
     answers: usize,
     losses_told: usize,
     restored: usize,
+    returned: usize,
 }
 
 impl World {
@@ -85,6 +99,8 @@ impl World {
         let mut dice = Dice(seed);
         Self {
             deaths_left: dice.roll(8),
+            deaths: 0,
+            drains_left: dice.roll(8),
             messages_left: 5 + dice.roll(60),
             dice,
             relay: Relay::default(),
@@ -104,6 +120,7 @@ impl World {
             answers: 0,
             losses_told: 0,
             restored: 0,
+            returned: 0,
         }
     }
 
@@ -114,6 +131,7 @@ impl World {
                 1 | 2 => self.step_daemon_thread(),
                 3 | 4 => self.step_daemon(),
                 _ if self.deaths_left > 0 && self.dice.one_in(12) => self.kill(),
+                _ if self.drains_left > 0 && self.dice.one_in(12) => self.drain(),
                 _ => {}
             }
             if self.is_over() {
@@ -125,7 +143,8 @@ impl World {
 
     fn is_over(&self) -> bool {
         let quiet = self.links.last().is_some_and(|link| {
-            link.alive && link.to_daemon.is_empty() && link.to_shim.is_empty() && link.running.is_empty()
+            let serves = link.alive && !link.draining;
+            serves && link.to_daemon.is_empty() && link.to_shim.is_empty() && link.running.is_empty()
         });
         self.messages_left == 0
             && matches!(self.pump, Pump::Idle)
@@ -148,10 +167,11 @@ impl World {
             Pump::Waiting(message) => self.ask(message),
             Pump::Writing(message, at, bytes) => {
                 let link = &mut self.links[at];
-                if link.alive {
+                let takes_it = link.alive && !link.finished;
+                if takes_it {
                     link.to_daemon.push_back(bytes);
                 }
-                self.pump = Pump::Wrote(message, self.links[at].alive);
+                self.pump = Pump::Wrote(message, takes_it);
             }
             Pump::Wrote(message, ok) => {
                 let json = message.to_string().into_bytes();
@@ -305,7 +325,17 @@ impl World {
         }
         let link = self.links.last_mut().expect("linked");
         match link.to_shim.pop_front() {
-            Some(message) => {
+            Some(Frame::Draining) => match &self.relay.draining()[..] {
+                [] => {}
+                [Effect::Finish] => link.finished = true,
+                [Effect::Close] => self.lose(),
+                other => panic!("{other:?}"),
+            },
+            Some(Frame::Returned(message)) => {
+                let json = message.to_string().into_bytes();
+                self.relay.returned(&envelope(&json), json);
+            }
+            Some(Frame::Mcp(message)) => {
                 let json = message.to_string().into_bytes();
                 let is_restoring = self.relay.is_restoring();
                 let effects = self.relay.daemon(&envelope(&json), json);
@@ -323,7 +353,7 @@ impl World {
                 Effect::Print(json) => self.client_reads(&serde_json::from_slice(&json).expect("JSON")),
                 Effect::Send(_) if !link.alive => return self.lose(),
                 Effect::Send(json) => link.to_daemon.push_back(serde_json::from_slice(&json).expect("JSON")),
-                Effect::Close => panic!("no simulated daemon refuses a session"),
+                Effect::Close | Effect::Finish => panic!("no simulated daemon refuses a session"),
             }
         }
         if self.relay.is_told() {
@@ -350,6 +380,12 @@ impl World {
 
     fn step_daemon(&mut self) {
         let Some(at) = self.links.len().checked_sub(1).filter(|&at| self.links[at].alive) else { return };
+        let link = &mut self.links[at];
+        if link.draining && link.finished && link.to_daemon.is_empty() && link.running.is_empty() {
+            // What it has said still arrives.
+            link.alive = false;
+            return;
+        }
         match self.dice.roll(4) {
             0 | 1 => {
                 if let Some(message) = self.links[at].to_daemon.pop_front() {
@@ -359,14 +395,14 @@ impl World {
             2 => self.daemon_answers(at),
             _ => {
                 let link = &mut self.links[at];
-                if link.initialized && link.questions < 3 && self.dice.one_in(10) {
+                if link.initialized && !link.draining && link.questions < 3 && self.dice.one_in(10) {
                     let id = link.questions;
                     link.questions += 1;
                     link.open_questions.insert(id);
                     let params = json!({"daemon": at, "question": id});
-                    link.to_shim.push_back(
+                    link.to_shim.push_back(Frame::Mcp(
                         json!({"jsonrpc": "2.0", "id": id, "method": "roots/list", "params": params}),
-                    );
+                    ));
                 }
             }
         }
@@ -387,6 +423,11 @@ impl World {
             );
             return;
         };
+        if link.draining && message.get("id").is_some() {
+            self.returned += 1;
+            link.to_shim.push_back(Frame::Returned(message.clone()));
+            return;
+        }
         let serial = message["params"]["serial"].as_u64().expect("every message has one");
         let is_replayed = message["id"].as_str().is_some_and(|id| id.starts_with("conductor-shim:"));
         if !is_replayed && !is_repeatable(method) && method != "notifications/initialized" {
@@ -426,16 +467,18 @@ impl World {
         let running = self.dice.roll(link.running.len());
         let id = link.running[running]["id"].clone();
         if link.running[running]["method"] == "tools/call" && self.dice.one_in(2) {
-            link.to_shim.push_back(json!({"method": "notifications/progress", "params": {"of": id}}));
+            link.to_shim
+                .push_back(Frame::Mcp(json!({"method": "notifications/progress", "params": {"of": id}})));
             return;
         }
         link.running.swap_remove(running);
-        link.to_shim.push_back(json!({"jsonrpc": "2.0", "id": id, "result": {}}));
+        link.to_shim.push_back(Frame::Mcp(json!({"jsonrpc": "2.0", "id": id, "result": {}})));
     }
 
     fn kill(&mut self) {
         let Some(link) = self.links.last_mut().filter(|link| link.alive) else { return };
         self.deaths_left -= 1;
+        self.deaths += 1;
         link.alive = false;
         link.to_daemon.clear();
         // What the socket did not take any more.
@@ -444,14 +487,28 @@ impl World {
     }
 }
 
+impl World {
+    fn drain(&mut self) {
+        let Some(link) = self.links.last_mut().filter(|link| link.alive && !link.draining) else { return };
+        self.drains_left -= 1;
+        link.draining = true;
+        link.to_shim.push_back(Frame::Draining);
+    }
+}
+
 #[test]
 fn whatever_happens_every_promise_holds() {
     let (mut answers, mut losses, mut links, mut restored, mut calls) = (0, 0, 0, 0, 0);
+    let (mut returned, mut only_drained) = (0, 0);
     for seed in 0..600 {
         let outcome = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             world.run();
             assert!(world.executions.values().all(|&times| times == 1), "a call ran twice");
+            assert!(
+                world.deaths > 0 || world.losses_told == 0,
+                "daemons that go down in good order lose nothing"
+            );
             let daemon = world.links.last().expect("a link");
             let sure = |uri: &&String| !world.doubtful.contains(*uri);
             assert!(
@@ -468,10 +525,13 @@ fn whatever_happens_every_promise_holds() {
         links += world.links.len();
         restored += world.restored;
         calls += world.executions.len();
+        returned += world.returned;
+        only_drained += usize::from(world.deaths == 0 && world.returned > 0);
     }
     // The dice must have thrown what this test is about.
     assert!(
         answers > 10_000 && losses > 500 && links > 1_800 && restored > 1_500 && calls > 5_000,
         "{answers} answers, {losses} losses, {links} links, {restored} restored, {calls} calls"
     );
+    assert!(returned > 500 && only_drained > 20, "{returned} returned, {only_drained} seeds without a death");
 }
