@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::secret::Redactor;
+
 /// Why a request to an upstream server gave no result. Texts carry no secret.
 #[derive(Debug, Clone, Error)]
 pub enum CallError {
@@ -61,6 +63,24 @@ impl CallError {
             Self::Busy { .. } => "busy",
             Self::ShuttingDown => "shutting-down",
         }
+    }
+
+    /// Without the secrets that a server, or a library that names a URL, may have put into it.
+    pub(crate) fn redacted(mut self, redactor: &Redactor) -> Self {
+        match &mut self {
+            Self::Start { reason, .. }
+            | Self::Unavailable { reason, .. }
+            | Self::Disconnected { reason, .. }
+            | Self::Protocol { reason, .. } => *reason = redactor.redact(reason),
+            Self::JsonRpc { message, data, .. } => {
+                *message = redactor.redact(message);
+                if let Some(data) = data {
+                    redactor.redact_value(data);
+                }
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Whether the same request may succeed if it is simply made again.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Stands where a secret stood.
@@ -71,6 +72,23 @@ impl Redactor {
             true
         });
         out
+    }
+}
+
+impl Redactor {
+    /// Replaces secrets in all strings of `value`.
+    pub fn redact_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) if self.finds(text) => *text = self.redact(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_value(item)),
+            Value::Object(members) => members.values_mut().for_each(|member| self.redact_value(member)),
+            _ => {}
+        }
+    }
+
+    /// Whether there is anything to replace in `text`.
+    pub(crate) fn finds(&self, text: &str) -> bool {
+        self.0.as_ref().is_some_and(|automaton| automaton.is_match(text))
     }
 }
 
