@@ -284,3 +284,41 @@ fn code_that_computes_too_long_is_told_both_clocks() {
     let [run, waiting] = ["run", "waiting"].map(|name| timings[name].as_f64().expect("a number"));
     assert!(run >= 600.0 && waiting > 0.0 && waiting <= run - 600.0, "{timings}");
 }
+
+#[test]
+fn no_error_shows_where_conductor_keeps_its_files() {
+    let daemon = Daemon::new();
+    let shim = Shim::session(daemon.home());
+    shim.call("1").value();
+    let cache = daemon.home().home().join(".cache/conductor");
+    assert!(cache.is_dir(), "workers have a cache at {}", cache.display());
+    let plain = cache.join("some dir/x.js");
+    let (plain, shown) = (plain.to_str().expect("is text"), "Requires read access to \"<conductor>");
+    for (code, message) in [
+        (format!("Deno.readTextFileSync({plain:?})"), shown),
+        (format!("await import(new URL({plain:?}, 'file:///').href)"), shown),
+        (format!("throw new Error(new URL({plain:?}, 'file:///').href)"), "Error: <conductor>/…/x.js"),
+        (format!("throw new Error('outer', {{ cause: new Error({plain:?}) }})"), "Error: outer"),
+        (format!("throw new AggregateError([new Error({plain:?})], 'all')"), "AggregateError: all"),
+        (format!("setTimeout(() => {{ throw new Error({plain:?}) }}, 5); 1"), "Error: <conductor>"),
+    ] {
+        let answer = shim.call(&code);
+        assert!(
+            answer.error_message().starts_with(message) || answer.error_message().contains(shown),
+            "{code}: {}",
+            answer.error()
+        );
+        let mut told = answer.error().clone();
+        // The code itself names the path here.
+        told.as_object_mut().expect("an object").remove("codeFrame");
+        for part in [cache.to_str().expect("is text"), "harness"] {
+            assert!(!told.to_string().contains(part), "{code}: {told}");
+        }
+    }
+    let answer = shim.call(&format!("({{ error: new Error({plain:?}), map: new Map() }})"));
+    assert_eq!(answer.structured()["returnValueFormat"], "inspect");
+    let value = answer.value().as_str().expect("a text");
+    assert!(value.contains("Error: <conductor>") && !value.contains("harness"), "{value}");
+    // Data is never changed.
+    assert_eq!(shim.call(&format!("[{plain:?}]")).value(), &json!([plain]));
+}

@@ -1004,6 +1004,8 @@ const { boot } = readFrame();
 if (boot.revoke_read) Deno.permissions.revokeSync({ name: "read", path: "/dev/fd/3" });
 if (boot.revoke_write) Deno.permissions.revokeSync({ name: "write", path: "/dev/fd/4" });
 const api = makeApi(boot);
+// The program that runs is the user's, for Node's `process.argv` as well.
+defineProperty(deno, "mainModule", bare({ value: api.meta.url, writable: true, enumerable: true, configurable: true }));
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
 defineFrozen("conductor", makeConductor(boot.version));
 await warm();

@@ -119,6 +119,14 @@ async fn code_that_is_called_back_sees_nothing_of_its_caller() {
 }
 
 #[tokio::test]
+async fn the_main_module_is_the_code() {
+    let bench = Bench::new();
+    let main = bench.workspace().join("main.ts");
+    let value = bench.json("return [Deno.mainModule === api.meta.url, process.argv[1]];").await;
+    assert_eq!(value, json!([true, main]));
+}
+
+#[tokio::test]
 async fn a_returned_error_and_call_sites_show_the_code_alone() {
     let bench = Bench::new();
     output(&bench, "console.log('told: '); return new Error('returned');").await;
