@@ -19,8 +19,8 @@
 // this file can spoil only its own result: the daemon treats every byte from here as a claim.
 //
 // Nor does user code see this file: its stacks hold no frame of ours. Where we start it, nothing of ours is below it
-// (`enter`); where it waits, nothing of ours waits for it by `await`; what it calls is `exposed`, which runs no code of
-// its in turn; and what of its code we run all the same is `unseen`.
+// (`enter`); nothing of ours waits for it by `await` (`whenSettled`); the errors of functions that it calls begin at its
+// call (`exposed`); and while we run a getter, a `toJSON` or an inspector of its own, errors have no stack (`unseen`).
 
 const { apply, defineProperty, deleteProperty, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
 const { freeze, hasOwn, is } = Object;
@@ -155,6 +155,16 @@ function exposed(name, action) {
   };
   defineProperty(site, "name", bare({ value: name }));
   return freeze(site);
+}
+
+// The same for all functions of an object.
+function exposeAll(object) {
+  const names = ownKeys(object);
+  for (let i = 0; i < names.length; i++) {
+    const value = object[names[i]];
+    if (typeof value === "function") object[names[i]] = exposed(names[i], value);
+  }
+  return object;
 }
 
 const textOf = (value) => typeof value === "string" ? value : unseen(() => `${value}`);
@@ -654,7 +664,7 @@ function makeServer(server) {
     listPrompts: () => call("listPrompts", api.listPrompts),
     getPrompt: (name, args) => call("getPrompt", api.getPrompt, "name", name, "args", args),
   };
-  return freeze(api);
+  return freeze(exposeAll(api));
 }
 
 function makeFactory(names) {
@@ -662,7 +672,7 @@ function makeFactory(names) {
     listServers: () => callUpstream("listServers", [], factory.listServers),
     load: (name) => callDaemon("load", `{"server":${stringify(textOf(name))}}`, makeServer, factory.load),
   };
-  return bare({ ...factory, servers: freeze(names) });
+  return bare({ ...exposeAll(factory), servers: freeze(names) });
 }
 
 // `mcp.server.tool(args)`: every name is there, and the daemon says if none is meant by it.
@@ -679,8 +689,8 @@ function makeSugar(names) {
   const guard = bare({ set: readOnly, defineProperty: readOnly, deleteProperty: readOnly });
   const tools = (server) => {
     const get = member((tool) => {
-      const call = (args, options) =>
-        callUpstream("callTool", ["server", server, "name", tool, "args", args, "timeout", timeoutOf(options)], call);
+      const call = exposed(tool, (args, options) =>
+        callUpstream("callTool", ["server", server, "name", tool, "args", args, "timeout", timeoutOf(options)], call));
       return call;
     });
     return new NativeProxy(bare(), bare({ ...guard, get }));

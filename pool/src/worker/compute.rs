@@ -1,8 +1,8 @@
 //! How much CPU time a run has used, and when it is worth looking again. Pure, but for the clock.
 //!
-//! Nothing tells when a process has used a given CPU time, so it is asked for. It cannot be used up sooner than if all CPUs
-//! had been busy with it alone: the next look is after what is left divided by their number. That is a handful of looks for
-//! a whole run, and each after the first halves what is left at least for code that keeps one CPU of two busy.
+//! Nothing tells when a process has used a given CPU time, so it is asked for. The limit cannot be reached sooner than if
+//! all CPUs were busy with this process alone, so the next look is after what is left, divided by their number. Code that
+//! keeps one of `n` CPUs busy is looked at about `n` times while what is left shrinks to a third; code that waits, hardly ever.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -23,6 +23,7 @@ async fn run(bench: &Bench, code: &str) -> RunReport {
     let mut job =
         job(&format!("const stack = (name) => console.log(name + '!', new Error('here').stack);\n{code}"));
     job.host = Some(Host::new(Answers));
+    job.upstreams = Some(vec!["up".to_owned()]);
     bench.run_job(&bench.spec(), job).await
 }
 
@@ -83,6 +84,12 @@ async fn what_conductor_throws_has_the_stack_of_its_caller() {
         "conductor.file('a', { get name() { stack('getter') } })",
         "conductor.result(5)",
         "await conductor.result('x')",
+        "await mcp.up.tool()",
+        "await mcp.up.tool({ toJSON() { throw new Error('x') } })",
+        "await mcp.up.tool({}, { get timeout() { throw new Error('x') } })",
+        "await mcpFactory.load({ toString() { throw new Error('x') } })",
+        "await mcpFactory.listServers()",
+        "throw new McpToolError('x')",
         "api.meta.resolve('http://')",
         "await api.import({ toString() { throw new Error('x') } })",
         "await api.import('no-package')",
@@ -108,6 +115,8 @@ async fn code_that_is_called_back_sees_nothing_of_its_caller() {
         "setTimeout(() => { throw { get x() { stack('late'); return 1 }, [Symbol.for('Deno.customInspect')]() { stack('late') } } }, 1);",
         "addEventListener('unload', () => stack('unload')); Deno.exit(1);",
         "process.on('exit', () => stack('exit')); process.exit(1);",
+        "mcp.up.tool({ toJSON() { stack('toJSON') } }).catch(() => {});",
+        "mcpFactory.load({ toString() { stack('name'); return 'up' } }).catch(() => {});",
         "api.import({ toString() { stack('specifier'); return 'node:fs' } });",
         "api.import('node:fs', { get with() { stack('options') } });",
         "api.meta.resolve({ toString() { stack('specifier'); return './x' } });",
