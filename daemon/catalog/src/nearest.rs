@@ -8,7 +8,7 @@ const MAX_OFFERED: usize = 3;
 /// How much less close than the best a name may be.
 const MARGIN: f64 = 0.15;
 /// Characters of a name that are compared, which bounds the time.
-const MAX_CHARS: usize = 128;
+const MAX_CHARS: usize = 64;
 
 /// The names that `wanted` was most likely meant to be, best first, at most three; none if nothing is near.
 ///

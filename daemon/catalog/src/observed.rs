@@ -15,7 +15,7 @@ const MAX_FIELDS: usize = 48;
 /// Items of one array that are looked at in one answer: the rest is usually alike.
 const MAX_ITEMS: usize = 64;
 /// Objects and arrays kept in all; new ones beyond that are learnt as `unknown`.
-const MAX_SHAPES: usize = 400;
+const MAX_SHAPES: usize = 200;
 /// Values looked at in one answer, which bounds the time.
 const MAX_VALUES: usize = 20_000;
 

@@ -15,8 +15,8 @@ use crate::observed::Observed;
 use crate::render::{Detail, render_details};
 use crate::testing::{all_tools, any_json, any_schema, tool};
 
-/// Generated schemas that are compiled.
-const N_GENERATED: usize = 300;
+/// Generated schemas of each kind that are compiled: one run of Deno takes seconds.
+const N_GENERATED: usize = 150;
 
 /// What `deno check` says of these modules; empty if it has nothing to say.
 fn complaints(modules: &[String]) -> String {
