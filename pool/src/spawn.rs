@@ -134,8 +134,12 @@ impl Inner {
         deno_dir: &Path,
         files: Files,
     ) -> Result<DenoWorker, SpawnError> {
-        let line = CommandLine::new(spec, directories.harness())
+        let mut line = CommandLine::new(spec, directories.harness())
             .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        if self.config.layers.contains(&Layer::NoNewCode) {
+            // V8's compiler makes new code, and ends the process where it cannot.
+            line.args.insert(1, "--v8-flags=--jitless".into());
+        }
         let directory = if reads(spec, &spec.workspace) { &spec.workspace } else { directories.empty() };
         let own = Own { harness: directories.harness(), deno_dir, fills_deno_dir: files == Files::Writable };
         let launch = Launch {

@@ -8,6 +8,7 @@ mod errors;
 mod grants;
 mod hostile;
 mod isolation;
+mod jail;
 mod leaks;
 mod media;
 mod packages;
