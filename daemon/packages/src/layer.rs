@@ -25,6 +25,7 @@ use crate::refusal::{Refusal, RefusalKind, nearest, quoted};
 use crate::specifier::{Package, Registry};
 use crate::tree::{self, Manifest};
 
+mod explain;
 mod inspect;
 
 pub(crate) use inspect::{inspect, jsr_exports};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::build::{Build, Warm, blocking};
@@ -177,7 +177,7 @@ impl Layers {
             return Err(LayerError::Nothing);
         }
         let environment = Arc::clone(&self.environment);
-        let identified = tokio::task::spawn_blocking(move || {
+        let identified = task::spawn_blocking(move || {
             let pinned = request.pinned()?.map(Arc::new);
             let key = request.key(pinned.as_deref(), &environment.registries());
             Ok(Wanted { request, pinned, key, resolve })
@@ -192,6 +192,7 @@ struct Flight {
     wanted: Wanted,
     waiting: Vec<oneshot::Sender<Answer>>,
     progress: Arc<watch::Sender<Progress>>,
+    task: Option<task::Id>,
 }
 
 type FlightId = (String, Resolve);
@@ -212,6 +213,7 @@ impl LayersTask {
     /// # Cancel safety
     /// Dropping the future ends every build.
     pub async fn run(mut self) {
+        self.prune_once();
         loop {
             // Cancel-safe: `recv` and `join_next` lose nothing when the other arm is taken.
             tokio::select! {
@@ -221,9 +223,30 @@ impl LayersTask {
                 },
                 Some(ended) = self.builds.join_next() => match ended {
                     Ok((id, answer)) => self.ended(id, answer),
-                    Err(error) => tracing::error!(%error, "a build of a package layer failed"),
+                    Err(error) => self.died(error),
                 },
             }
+        }
+    }
+
+    /// Removes what grew too old or too much while nobody ran; requests are served meanwhile.
+    fn prune_once(&self) {
+        let (store, limits) = (self.builder.store.clone(), self.builder.limits);
+        drop(task::spawn_blocking(move || {
+            if let Err(error) = store.prune(limits) {
+                tracing::warn!(%error, "cannot remove old package layers");
+            }
+        }));
+    }
+
+    /// A build panicked: those who wait for it must not wait for ever.
+    fn died(&mut self, error: JoinError) {
+        tracing::error!(%error, "a build of a package layer ended without a result");
+        let id =
+            self.flights.iter().find(|(_, flight)| flight.task == Some(error.id())).map(|(id, _)| id.clone());
+        if let Some(id) = id {
+            let cause = Arc::new(io::Error::other(error));
+            self.ended(id, Err(LayerError::Io { doing: "build a package layer", cause }));
         }
     }
 
@@ -241,6 +264,7 @@ impl LayersTask {
             wanted,
             waiting: Vec::new(),
             progress: Arc::new(watch::Sender::new(Progress::Queued)),
+            task: None,
         });
         flight.waiting.push(reply);
         // receiver gone: the caller gave up; the build sees that nobody watches
@@ -251,10 +275,10 @@ impl LayersTask {
     }
 
     fn start(&mut self, id: FlightId) {
-        let Some(flight) = self.flights.get(&id) else { return };
+        let Some(flight) = self.flights.get_mut(&id) else { return };
         let (builder, wanted) = (self.builder.clone(), flight.wanted.clone());
         let progress = Arc::clone(&flight.progress);
-        self.builds.spawn(async move {
+        let task = self.builds.spawn(async move {
             // Cancel-safe: a build that is dropped kills its process and removes what it staged.
             let answer = tokio::select! {
                 answer = builder.get(wanted, Arc::clone(&progress)) => answer,
@@ -262,6 +286,7 @@ impl LayersTask {
             };
             (id, answer)
         });
+        flight.task = Some(task.id());
     }
 
     fn ended(&mut self, id: FlightId, answer: Answer) {
@@ -302,9 +327,9 @@ impl Builder {
         if wanted.resolve == Resolve::IfMissing {
             match self.find(wanted.key.clone()).await? {
                 Found::Layer(layer) if layer.is_worth_a_try() => {
-                    return Ok(self.complete(layer, wanted, progress).await);
+                    return Ok(self.complete(*layer, wanted, progress).await);
                 }
-                Found::Layer(layer) => return Ok(Arc::new(layer)),
+                Found::Layer(layer) => return Ok(Arc::new(*layer)),
                 Found::Damaged(detail) => damage = Some(detail),
                 Found::Nothing => {}
             }

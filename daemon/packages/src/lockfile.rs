@@ -210,3 +210,57 @@ fn is_named(id: &str, name: &str) -> bool {
     [id, bare, name_of(bare)].contains(&name)
         || id.strip_suffix(bare).is_some_and(|scheme| name.strip_prefix(scheme) == Some(name_of(bare)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: &str = r#"{
+        "version": "5",
+        "specifiers": { "npm:a@1": "1.2.0_peer@2.0.0", "npm:b@~2.1": "2.1.5", "jsr:@s/j@1": "1.0.0" },
+        "jsr": { "@s/j@1.0.0": { "integrity": "x", "dependencies": ["npm:b@~2.1"] } },
+        "npm": {
+            "a@1.2.0_peer@2.0.0": { "integrity": "x", "dependencies": ["b@2.0.0", "peer"] },
+            "b@2.0.0": { "integrity": "x", "dependencies": ["c"], "optionalDependencies": ["absent", "@n/linux"] },
+            "b@2.1.5": { "integrity": "x" },
+            "c@3.0.0": { "integrity": "x", "dependencies": ["a"] },
+            "peer@2.0.0": { "integrity": "x" },
+            "@n/linux@1.0.0": { "integrity": "x", "os": ["linux"] }
+        }
+    }"#;
+
+    fn package(text: &str) -> Package {
+        Package::parse(text).unwrap()
+    }
+
+    #[test]
+    fn says_which_version_a_package_came_down_to() {
+        let lock = Lockfile::parse(LOCK).unwrap();
+        assert_eq!(lock.version_of(&package("npm:a@^1")), Some("1.2.0"));
+        assert_eq!(lock.version_of(&package("npm:a@^1.1")), None);
+        assert_eq!(lock.spelling_within(&package("npm:b@^2")).unwrap().to_string(), "npm:b@~2.1");
+        assert_eq!(lock.spelling_within(&package("npm:b@2.0")), None);
+        assert_eq!(lock.spelling_within(&package("npm:c")), None, "needed by others is not importable");
+        assert!(lock.node("npm:@n/linux@1.0.0").unwrap().is_platform_specific);
+    }
+
+    #[test]
+    fn says_what_brings_something_in() {
+        let lock = Lockfile::parse(LOCK).unwrap();
+        let a = lock.id_of(&package("npm:a@1")).unwrap();
+        assert_eq!(lock.path(&a, "c").unwrap(), ["npm:a@1.2.0_peer@2.0.0", "npm:b@2.0.0", "npm:c@3.0.0"]);
+        assert_eq!(lock.path(&a, "npm:@n/linux").unwrap().len(), 3);
+        assert_eq!(lock.path(&a, "npm:b@2.0.0").unwrap().len(), 2);
+        assert_eq!(lock.path(&a, "npm:b@2.1.5"), None);
+        let j = lock.id_of(&package("jsr:@s/j@1")).unwrap();
+        assert_eq!(lock.path(&j, "b").unwrap(), ["jsr:@s/j@1.0.0", "npm:b@2.1.5"]);
+    }
+
+    #[test]
+    fn refuses_what_is_no_lock_of_its_version_with_hashes() {
+        assert!(matches!(Lockfile::parse("{"), Err(LockError::Syntax(_))));
+        assert_eq!(Lockfile::parse(r#"{"version":"4"}"#).unwrap_err(), LockError::Version("4".into()));
+        let lock = r#"{"version":"5","npm":{"a@1.0.0":{}}}"#;
+        assert_eq!(Lockfile::parse(lock).unwrap_err(), LockError::NoIntegrity("npm:a@1.0.0".into()));
+    }
+}

@@ -52,7 +52,7 @@ pub struct Pruned {
 /// What there is for a request.
 #[derive(Debug)]
 pub(crate) enum Found {
-    Layer(Layer),
+    Layer(Box<Layer>),
     Nothing,
     /// There was one that had been changed; says how.
     Damaged(String),
@@ -157,7 +157,7 @@ impl Store {
             Ok(layer) => {
                 // The time of last use orders what is pruned, no more: a read-only index is no reason to fail.
                 let _untouched = File::open(&entry).and_then(|file| file.set_modified(SystemTime::now()));
-                Ok(Found::Layer(layer))
+                Ok(Found::Layer(Box::new(layer)))
             }
             // Somebody is building it right now.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Found::Nothing),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ impl Manifest {
     pub(crate) fn of(root: &Path, parts: &[&str]) -> io::Result<Self> {
         let mut entries = Vec::new();
         for (path, meta) in files(root, parts)? {
-            let sha256 = hash_file(&root.join(&path))?;
+            let sha256 = hash_entry(&root.join(&path), &meta)?;
             entries.push(Entry { sha256, size: meta.len(), mtime_ns: mtime_ns(&meta), path });
         }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -68,7 +69,8 @@ impl Manifest {
             if (entry.size, entry.mtime_ns) != (meta.len(), mtime_ns(meta)) {
                 return Ok(Some(format!("`{path}` was written to")));
             }
-            if meta.mode() & 0o222 != 0 {
+            // A link has no mode of its own; the directory that holds it has.
+            if !meta.is_symlink() && meta.mode() & 0o222 != 0 {
                 return Ok(Some(format!("`{path}` can be written to")));
             }
         }
@@ -85,7 +87,8 @@ impl Manifest {
             return Ok(Some(difference));
         }
         for entry in &self.0 {
-            if hash_file(&root.join(&entry.path))? != entry.sha256 {
+            let path = root.join(&entry.path);
+            if hash_entry(&path, &fs::symlink_metadata(&path)?)? != entry.sha256 {
                 return Ok(Some(format!("`{}` has other content", entry.path)));
             }
         }
@@ -93,8 +96,8 @@ impl Manifest {
     }
 }
 
-/// The files below the `parts` of `root`, with paths relative to `root`. Anything but a file or directory is an error: Deno
-/// makes nothing else, and a link would lead out.
+/// The files and links below the `parts` of `root`, with paths relative to `root`. Anything else but directories is an error:
+/// Deno makes nothing else.
 fn files(root: &Path, parts: &[&str]) -> io::Result<Vec<(String, Metadata)>> {
     let mut found = Vec::new();
     for part in parts {
@@ -106,10 +109,10 @@ fn files(root: &Path, parts: &[&str]) -> io::Result<Vec<(String, Metadata)>> {
             let relative = path.strip_prefix(root).expect("a walk stays below its root");
             let relative = relative.to_str().filter(|path| !path.contains('\n'));
             let relative = relative.ok_or_else(|| io::Error::other("a file has no proper name"))?;
-            if meta.is_file() {
+            if meta.is_file() || meta.is_symlink() {
                 found.push((relative.to_owned(), meta.clone()));
             } else if !meta.is_dir() {
-                return Err(io::Error::other(format!("`{relative}` is neither file nor directory")));
+                return Err(io::Error::other(format!("`{relative}` is no file, link or directory")));
             }
             Ok(())
         })?;
@@ -183,6 +186,11 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// The hash of a file's content, or of where a link leads.
+fn hash_entry(path: &Path, meta: &Metadata) -> io::Result<String> {
+    if meta.is_symlink() { Ok(sha256(fs::read_link(path)?.as_os_str().as_bytes())) } else { hash_file(path) }
+}
+
 pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
@@ -223,5 +231,54 @@ pub(crate) fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_of_a_sealed_tree_is_a_difference() {
+        type Change = fn(&Path);
+        let unlock: Change = |path| unlock(path).unwrap();
+        let table: [(&str, Change); 7] = [
+            ("`a/file` was written to", |root| fs::write(root.join("a/file"), "longer than before").unwrap()),
+            ("`a/file` is missing or `a/link` was added", |root| {
+                fs::remove_file(root.join("a/file")).unwrap()
+            }),
+            ("`a/file` is missing or `a/added` was added", |root| {
+                fs::write(root.join("a/added"), "").unwrap()
+            }),
+            ("`a/x` was added", |root| fs::write(root.join("a/x"), "").unwrap()),
+            ("`a/file` can be written to", |root| {
+                fs::set_permissions(root.join("a/file"), Permissions::from_mode(0o644)).unwrap();
+            }),
+            ("`a/link` is missing", |root| fs::remove_file(root.join("a/link")).unwrap()),
+            ("`a/link` was written to", |root| {
+                fs::remove_file(root.join("a/link")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", root.join("a/link")).unwrap();
+            }),
+        ];
+        for (expected, change) in table {
+            let root = tempfile::tempdir().unwrap();
+            let root = root.path();
+            fs::create_dir(root.join("a")).unwrap();
+            fs::write(root.join("a/file"), "content").unwrap();
+            std::os::unix::fs::symlink("/somewhere", root.join("a/link")).unwrap();
+            make_read_only(&root.join("a")).unwrap();
+            let manifest = Manifest::of(root, &["a", "absent"]).unwrap();
+            manifest.write(&root.join("manifest")).unwrap();
+            let read = Manifest::parse(&fs::read_to_string(root.join("manifest")).unwrap()).unwrap();
+            assert_eq!((read.full_difference(root, &["a"]).unwrap(), &read), (None, &manifest));
+            unlock(&root.join("a"));
+            fs::set_permissions(root.join("a/file"), Permissions::from_mode(0o644)).unwrap();
+            change(root);
+            if !expected.contains("can be written to") && root.join("a/file").exists() {
+                fs::set_permissions(root.join("a/file"), Permissions::from_mode(0o444)).unwrap();
+            }
+            assert_eq!(read.full_difference(root, &["a"]).unwrap().as_deref(), Some(expected));
+        }
+        assert_eq!(Manifest::parse("abc 12"), None);
     }
 }

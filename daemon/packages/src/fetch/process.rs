@@ -176,3 +176,70 @@ fn die_with_this_thread(command: &mut Command) {
 
 #[cfg(not(target_os = "linux"))]
 fn die_with_this_thread(_command: &mut Command) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn lines_come_one_by_one_and_the_end_is_known() {
+        let mut lines = Vec::new();
+        let place = tempfile::tempdir().unwrap();
+        let script = "echo one >&2; echo ignored; printf 'two' >&2; exit 3";
+        let status = run(shell(script), place.path(), |line| lines.push(line.to_owned())).await.unwrap();
+        assert_eq!((lines, status.code()), (vec!["one".to_owned(), "two".to_owned()], Some(3)));
+        assert!(run(Command::new("/nonexistent"), place.path(), |_| {}).await.is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn nothing_can_be_written_outside_the_staging_directory() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("there"), "").unwrap();
+        let attempts =
+            ["echo x > new", "echo x >> there", "rm there", "mkdir dir", "ln -s x link", "mv there gone"];
+        for attempt in attempts {
+            for (place, may) in [(inside.path(), true), (outside.path(), false)] {
+                std::fs::write(place.join("there"), "").unwrap();
+                let mut command = shell(attempt);
+                command.current_dir(place);
+                let status = run(command, inside.path(), |_| {}).await.unwrap();
+                assert_eq!(status.success(), may, "{attempt}");
+            }
+        }
+        // Only the thread that started the process was confined.
+        std::fs::write(outside.path().join("new"), "").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_takes_the_whole_group_along() {
+        let place = tempfile::tempdir().unwrap();
+        let (seen, started) = oneshot::channel();
+        let path = place.path().to_owned();
+        let task = tokio::spawn(async move {
+            let mut seen = Some(seen);
+            run(shell("sleep 1000 & echo $! >&2; wait"), &path, |line| {
+                seen.take().unwrap().send(line.parse::<i32>().unwrap()).unwrap();
+            })
+            .await
+        });
+        let grandchild = Pid::from_raw(started.await.unwrap());
+        task.abort();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        // A zombie that nobody in this container reaps is dead, too.
+        let is_alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+        };
+        while is_alive() {
+            assert!(std::time::Instant::now() < deadline, "the grandchild lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

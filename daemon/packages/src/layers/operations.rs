@@ -62,7 +62,7 @@ impl Layers {
         let store = self.store.clone();
         let found = blocking("look for a package layer", move || store.find(&wanted.key)).await?;
         Ok(match found {
-            Found::Layer(layer) => Some(layer),
+            Found::Layer(layer) => Some(*layer),
             Found::Nothing | Found::Damaged(_) => None,
         })
     }

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is what a panic is for")]
 
+mod disk;
 mod faults;
+mod jsr;
+mod lifecycle;
+mod private;
 mod real;
 mod registry;
 mod support;

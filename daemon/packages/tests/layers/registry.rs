@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use conductor_packages::FetchEnvironment;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -16,7 +18,7 @@ use tokio::task::JoinHandle;
 
 /// How a path fails.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     Status(u16),
     /// Accepts the request and never answers.
     Hang,
@@ -31,12 +33,13 @@ struct State {
     bodies: HashMap<String, Vec<u8>>,
     faults: HashMap<String, Fault>,
     requests: Vec<String>,
+    token: Option<String>,
     npm: HashMap<String, serde_json::Map<String, Value>>,
     jsr: HashMap<String, Vec<String>>,
 }
 
-pub struct Registry {
-    pub port: u16,
+pub(crate) struct Registry {
+    pub(crate) port: u16,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
 }
@@ -48,7 +51,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
@@ -63,43 +66,48 @@ impl Registry {
         Self { port, state, server }
     }
 
-    pub fn npm_url(&self) -> String {
+    pub(crate) fn npm_url(&self) -> String {
         format!("http://127.0.0.1:{}/npm/", self.port)
     }
 
-    pub fn jsr_url(&self) -> String {
+    pub(crate) fn jsr_url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
     /// What a user would have who uses these registries and no proxy.
-    pub fn environment(&self) -> FetchEnvironment {
+    pub(crate) fn environment(&self) -> FetchEnvironment {
         let vars = [("NPM_CONFIG_REGISTRY", self.npm_url()), ("JSR_URL", self.jsr_url())];
         FetchEnvironment::new(vars.map(|(name, value)| (name.to_owned(), OsString::from(value))))
     }
 
-    pub fn fail(&self, path: &str, fault: Fault) {
+    pub(crate) fn fail(&self, path: &str, fault: Fault) {
         self.state.lock().unwrap().faults.insert(path.to_owned(), fault);
     }
 
-    pub fn heal(&self) {
+    /// Answers only who sends this token.
+    pub(crate) fn demand_token(&self, token: &str) {
+        self.state.lock().unwrap().token = Some(token.to_owned());
+    }
+
+    pub(crate) fn heal(&self) {
         self.state.lock().unwrap().faults.clear();
     }
 
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
     }
 
-    pub fn count(&self, path: &str) -> usize {
+    pub(crate) fn count(&self, path: &str) -> usize {
         self.requests().iter().filter(|requested| *requested == path).count()
     }
 
     /// Publishes an npm package of one module.
-    pub fn publish(&self, name: &str, version: &str, needs: &[(&str, &str)], code: &str) {
+    pub(crate) fn publish(&self, name: &str, version: &str, needs: &[(&str, &str)], code: &str) {
         let files = [("index.js", code)];
         self.publish_files(name, version, needs, json!({"main": "index.js"}), &files);
     }
 
-    pub fn publish_files(
+    pub(crate) fn publish_files(
         &self,
         name: &str,
         version: &str,
@@ -117,7 +125,7 @@ impl Registry {
         let path = format!("/npm/{name}/-/{file}");
         package["dist"] = json!({
             "tarball": format!("http://127.0.0.1:{}{path}", self.port),
-            "integrity": format!("sha512-{}", base64(&Sha512::digest(&archive))),
+            "integrity": format!("sha512-{}", BASE64_STANDARD.encode(Sha512::digest(&archive))),
         });
         let mut state = self.state.lock().unwrap();
         let versions = state.npm.entry(name.to_owned()).or_default();
@@ -130,7 +138,7 @@ impl Registry {
     }
 
     /// Publishes a package of jsr.
-    pub fn publish_jsr(&self, name: &str, version: &str, exports: &Value, files: &[(&str, &str)]) {
+    pub(crate) fn publish_jsr(&self, name: &str, version: &str, exports: &Value, files: &[(&str, &str)]) {
         let manifest: HashMap<String, Value> = files
             .iter()
             .map(|(file, code)| {
@@ -155,6 +163,15 @@ impl Registry {
     }
 }
 
+/// `left`, whose newest version needs `right`.
+pub(crate) async fn left_and_right() -> Registry {
+    let registry = Registry::start().await;
+    registry.publish("left", "1.0.0", &[], "module.exports = 'old'");
+    registry.publish("left", "1.2.0", &[("right", "^2")], "module.exports = 'left' + require('right')");
+    registry.publish("right", "2.0.0", &[], "module.exports = 'right'");
+    registry
+}
+
 async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     let mut head = Vec::new();
     let mut chunk = [0; 4096];
@@ -169,7 +186,9 @@ async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     let (body, fault) = {
         let mut state = state.lock().unwrap();
         state.requests.push(path.clone());
-        (state.bodies.get(&path).cloned(), state.faults.get(&path).cloned())
+        let authorized = state.token.as_ref().is_none_or(|token| head.contains(&format!("Bearer {token}")));
+        let fault = if authorized { state.faults.get(&path).cloned() } else { Some(Fault::Status(401)) };
+        (state.bodies.get(&path).cloned(), fault)
     };
     let (status, body, sent) = match (fault, body) {
         (Some(Fault::Hang), _) => return std::future::pending().await,
@@ -202,17 +221,4 @@ fn archive(package: &Value, files: &[(&str, &str)]) -> Vec<u8> {
     let mut gzip = archive.into_inner().unwrap();
     gzip.flush().unwrap();
     gzip.finish().unwrap()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().chain(&[0, 0]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        for digit in 0..4 {
-            let at = bits >> (18 - 6 * digit) & 63;
-            text.push(if digit <= chunk.len() { char::from(DIGITS[at]) } else { '=' });
-        }
-    }
-    text
 }

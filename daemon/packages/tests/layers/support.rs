@@ -1,6 +1,6 @@
 //! A root for layers with its task, requests, and a worker as the pool would start it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,27 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long a condition may take to come true on a machine with other things to do.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Bed {
-    pub root: TempDir,
-    pub layers: Layers,
+pub(crate) struct Bed {
+    pub(crate) root: Root,
+    pub(crate) layers: Layers,
     task: JoinHandle<()>,
+}
+
+/// The directory above the layers.
+pub(crate) enum Root {
+    Owned(TempDir),
+    Borrowed(PathBuf),
+}
+
+impl Root {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Owned(directory) => directory.path(),
+            Self::Borrowed(path) => path,
+        }
+    }
 }
 
 impl Drop for Bed {
@@ -29,52 +44,66 @@ impl Drop for Bed {
 
 impl Bed {
     /// Fetches with the environment of the tests, as a user would.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(FetchEnvironment::from_env(), |_| {})
     }
 
-    pub fn with(environment: FetchEnvironment, adjust: impl FnOnce(&mut LayersConfig)) -> Self {
-        Self::at(tempfile::tempdir().unwrap(), environment, adjust)
+    pub(crate) fn with(environment: FetchEnvironment, adjust: impl FnOnce(&mut LayersConfig)) -> Self {
+        Self::at(Root::Owned(tempfile::tempdir().unwrap()), environment, adjust)
     }
 
-    pub fn at(root: TempDir, environment: FetchEnvironment, adjust: impl FnOnce(&mut LayersConfig)) -> Self {
+    pub(crate) fn at(
+        root: Root,
+        environment: FetchEnvironment,
+        adjust: impl FnOnce(&mut LayersConfig),
+    ) -> Self {
         let mut config = LayersConfig::new(root.path().join("layers"), environment);
         adjust(&mut config);
         let (layers, task) = Layers::open(config).unwrap();
         Self { root, layers, task: tokio::spawn(task.run()) }
     }
 
-    pub async fn ensure(&self, list: &str) -> Result<Arc<Layer>, LayerError> {
+    /// Works in a directory that somebody else removes.
+    pub(crate) fn borrowing(root: &Path, environment: FetchEnvironment) -> Self {
+        Self::at(Root::Borrowed(root.to_owned()), environment, |_| {})
+    }
+
+    /// Ends the task and gives the directory back.
+    pub(crate) fn close(mut self) -> Root {
+        std::mem::replace(&mut self.root, Root::Borrowed(PathBuf::new()))
+    }
+
+    pub(crate) async fn ensure(&self, list: &str) -> Result<Arc<Layer>, LayerError> {
         self.layers.ensure(request(list), &watch::Sender::default()).await
     }
 
     /// Everything in the root but the lock and the index.
-    pub fn directories(&self) -> Vec<String> {
+    pub(crate) fn directories(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.root.path().join("layers")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name != ".lock" && name != "index").collect()
     }
 
     /// Waits until nothing but finished layers is left.
-    pub async fn tidy(&self, layers: usize) {
+    pub(crate) async fn tidy(&self, layers: usize) {
         poll("the root to be tidy", || self.directories().len() == layers).await;
     }
 }
 
-pub fn deno() -> Deno {
+pub(crate) fn deno() -> Deno {
     let deno = conductor_deno::testing::deno();
     Deno { path: deno.path.clone(), version: deno.version.to_string() }
 }
 
-pub fn list(text: &str) -> Allowlist {
+pub(crate) fn list(text: &str) -> Allowlist {
     Allowlist::parse(text).unwrap()
 }
 
-pub fn request(text: &str) -> LayerRequest {
+pub(crate) fn request(text: &str) -> LayerRequest {
     LayerRequest::of_list(&list(text), deno(), None).unwrap()
 }
 
-pub async fn poll(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn poll(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -84,13 +113,13 @@ pub async fn poll(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Runs JavaScript with the flags of a worker: no permission, the layer's lock frozen, nothing fetched. As root, without
 /// the capabilities with which root could write what is read-only.
-pub fn work(layer: &Layer, code: &str) -> String {
+pub(crate) fn work(layer: &Layer, code: &str) -> String {
     let output = work_with(&layer.deno_dir(), &layer.lock(), &layer.worker_env(), layer.allow_import(), code);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-pub fn work_with(
+pub(crate) fn work_with(
     deno_dir: &Path,
     lock: &Path,
     env: &[(String, String)],
@@ -125,7 +154,7 @@ pub fn work_with(
 }
 
 /// What an import of each specifier gives, in a process of its own: `ok`, or the error's text.
-pub fn import(layer: &Layer, specifier: &str) -> String {
+pub(crate) fn import(layer: &Layer, specifier: &str) -> String {
     let code = format!(
         "try {{ await import({specifier:?} + ''); console.log('ok') }} catch (e) {{ console.log(e.message) }}"
     );
@@ -133,7 +162,7 @@ pub fn import(layer: &Layer, specifier: &str) -> String {
 }
 
 /// Collects the progress of a build.
-pub fn observed() -> (watch::Sender<Progress>, JoinHandle<Vec<String>>) {
+pub(crate) fn observed() -> (watch::Sender<Progress>, JoinHandle<Vec<String>>) {
     let sender = watch::Sender::new(Progress::default());
     let mut receiver = sender.subscribe();
     let seen = tokio::spawn(async move {

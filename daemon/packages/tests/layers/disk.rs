@@ -1,0 +1,58 @@
+//! A disk that is full, at every point of a build.
+
+use std::process::{Command, Stdio};
+
+use conductor_packages::LayerError;
+
+use crate::registry::left_and_right;
+use crate::support::{Bed, import};
+
+const LEFT: &str = "npm:left@^1";
+
+/// The other half of the next test: it may mount.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the test after this one runs it where it may mount small disks"]
+async fn build_on_small_disks() {
+    let registry = left_and_right().await;
+    let mut failed = 0;
+    for kib in [64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 16 * 1024] {
+        let root = tempfile::tempdir().unwrap();
+        let size = format!("size={kib}k");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(root.path())
+            .status()
+            .unwrap();
+        assert!(mount.success());
+        let bed = Bed::borrowing(root.path(), registry.environment());
+        match bed.ensure(LEFT).await {
+            Ok(layer) => assert_eq!(import(&layer, LEFT), "ok", "{kib}"),
+            Err(LayerError::DiskFull) => {
+                failed += 1;
+                bed.tidy(0).await;
+            }
+            Err(error) => panic!("{kib} KiB: {error:?}"),
+        }
+        drop(bed);
+        let unmount = Command::new("umount").arg("-l").arg(root.path()).status().unwrap();
+        assert!(unmount.success());
+    }
+    assert!((3..12).contains(&failed), "{failed} disks were too small");
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_leaves_no_layer() {
+    let test = std::env::current_exe().unwrap();
+    // Before the namespace, in which the user may be another.
+    let deno = crate::support::deno().path;
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount"])
+        .arg(test)
+        .args(["--exact", "disk::build_on_small_disks", "--ignored", "--nocapture"])
+        .env("RUST_BACKTRACE", "0")
+        .env("CONDUCTOR_DENO", deno)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
