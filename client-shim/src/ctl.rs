@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 mod exit_code;
 mod failure;
+mod packages;
 mod paint;
 mod progress;
 mod render;
@@ -84,6 +85,8 @@ enum Command {
         /// Id or address, as in the `resources` of the answer
         id: String,
     },
+    /// Look after the packages that code may import
+    Packages(packages::PackagesOptions),
     /// Show the versions of this program, the daemon and Deno
     Version,
     /// Print completions for a shell
@@ -165,6 +168,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Reload => service::reload(global),
         Command::Cancel { execution } => service::cancel(global, execution),
         Command::Result { id } => service::result(global, id),
+        Command::Packages(options) => packages::packages(global, options),
         Command::Version => service::version(global),
         Command::Completions { shell } => completions(*shell),
     }

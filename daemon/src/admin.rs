@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use conductor_pool::status::{BreakerStatus, PoolStatus};
 use conductor_protocol::status::{DaemonStatus, PoolReport, ProfileStatus, StatusReport};
-use conductor_protocol::{AdminReply, AdminRequest, FrameDecoder, PROTOCOL_VERSION, codec, frame};
+use conductor_protocol::{AdminReply, AdminRequest, PROTOCOL_VERSION, codec, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::BUILD;
+use crate::operations;
+use crate::session::handshake::Client;
 use crate::store::URI_PREFIX;
 use crate::supervisor::{Command, Shared};
 
@@ -17,20 +19,20 @@ use crate::supervisor::{Command, Shared};
 pub(crate) async fn serve(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    mut decoder: FrameDecoder,
+    mut client: Client,
     shared: Arc<Shared>,
 ) {
     let mut chunk = [0; 1024];
     let mut phase = shared.phase();
     loop {
-        let payload = match decoder.next_frame() {
+        let payload = match client.decoder.next_frame() {
             Ok(Some(payload)) => payload,
             Ok(None) => tokio::select! {
                 // Cancel-safe: what was read is in the decoder before the next await.
                 read = reader.read(&mut chunk) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(n) => {
-                        decoder.push(&chunk[..n]);
+                        client.decoder.push(&chunk[..n]);
                         continue;
                     }
                 },
@@ -40,7 +42,7 @@ pub(crate) async fn serve(
             Err(_) => return,
         };
         let reply = match codec::decode(&payload) {
-            Ok(request) => answer(request, &shared).await,
+            Ok(request) => answer(request, &client, &shared).await,
             Err(error) => AdminReply::Failed { text: crate::error_chain(&error) },
         };
         let bytes = codec::encode(&reply).ok().and_then(|payload| frame::encode(&payload).ok());
@@ -51,7 +53,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(request: AdminRequest, shared: &Shared) -> AdminReply {
+async fn answer(request: AdminRequest, client: &Client, shared: &Shared) -> AdminReply {
     match request {
         AdminRequest::Status => match serde_json::to_vec(&status(shared).await) {
             Ok(json) => AdminReply::Json(json),
@@ -70,6 +72,7 @@ async fn answer(request: AdminRequest, shared: &Shared) -> AdminReply {
                 }
             }
         }
+        AdminRequest::Operate { json } => operate(&json, client, shared).await,
         AdminRequest::Result { id } => {
             let id = id.strip_prefix(URI_PREFIX).unwrap_or(&id);
             match shared.store.get(id, None, Instant::now()) {
@@ -80,6 +83,19 @@ async fn answer(request: AdminRequest, shared: &Shared) -> AdminReply {
                     ),
                 },
             }
+        }
+    }
+}
+
+/// An operation may take minutes, and a daemon that goes down does not wait for it.
+async fn operate(json: &[u8], client: &Client, shared: &Shared) -> AdminReply {
+    let mut phase = shared.phase();
+    tokio::select! {
+        // Dropped when the daemon goes down: what it does is safe to leave at any point.
+        reply = operations::answer(json, client, shared) => reply,
+        // Cancel-safe: waits for a flag.
+        _draining = phase.wait_for(|phase| phase.is_draining()) => {
+            AdminReply::Failed { text: "the daemon is going down".into() }
         }
     }
 }

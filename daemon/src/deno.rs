@@ -130,6 +130,14 @@ impl DenoHandle {
         self.state.borrow().clone()
     }
 
+    /// The executable, if it is there already.
+    pub fn now(&self) -> Option<Arc<DenoBinary>> {
+        match self.state() {
+            DenoState::Ready(deno) => Some(deno),
+            _ => None,
+        }
+    }
+
     /// Asks for a new search.
     pub fn search_again(&self) {
         // full: a search is already asked for

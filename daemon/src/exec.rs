@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use conductor_pool::{Host, Job, PoolHandle, RunEvent, RunReport};
-use conductor_script::{Import, Script};
+use conductor_script::Script;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::deno::DenoHandle;
 use crate::dirs::Dirs;
+use crate::packages::PackageService;
 use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
 use crate::store::Store;
@@ -26,6 +27,7 @@ use args::RunArgs;
 use calls::StoreCalls;
 use failure::ends::{self, Usage};
 use failure::{OwnPaths, Source};
+use imports::Imports;
 use inline::Inline;
 pub(crate) use outcome::MAX_MEDIA_BYTES;
 use outcome::Outcome;
@@ -36,6 +38,7 @@ mod calls;
 mod canary;
 mod excerpt;
 mod failure;
+mod imports;
 mod inline;
 mod outcome;
 pub mod result;
@@ -51,6 +54,7 @@ pub struct Executor {
     deno: DenoHandle,
     stats: Arc<Stats>,
     store: Arc<Store>,
+    packages: Arc<PackageService>,
     dirs: Arc<Dirs>,
     own_paths: OwnPaths,
     /// Makes ids of two daemons differ.
@@ -76,19 +80,26 @@ pub enum CallEvent {
     Output(RunEvent),
 }
 
+/// A worker for a call, and what its code's imports come to in it.
+struct Leased {
+    lease: conductor_pool::Lease,
+    imports: BTreeMap<String, String>,
+}
+
 impl Executor {
     pub fn new(
         pool: PoolHandle,
         deno: DenoHandle,
         stats: Arc<Stats>,
         store: Arc<Store>,
+        packages: Arc<PackageService>,
         dirs: Arc<Dirs>,
     ) -> Self {
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run_id = format!("{:x}", since_epoch.as_secs());
         let own_paths = OwnPaths::new(&dirs);
-        Self { pool, deno, stats, store, dirs, own_paths, run_id, next: AtomicU64::new(1) }
+        Self { pool, deno, stats, store, packages, dirs, own_paths, run_id, next: AtomicU64::new(1) }
     }
 
     /// A name for a call, unique for the life of the daemon and longer.
@@ -133,18 +144,17 @@ impl Executor {
         let profile = caller.profile;
         let args = RunArgs::read(arguments, profile)
             .map_err(|error| ErrorReport::from_text(ErrorType::InvalidArguments, &error.to_string()))?;
-        refuse_packages(args.dependencies.first().map(String::as_str))?;
 
         let parsing = Instant::now();
-        let RunArgs { code, timeout, globals, notes, .. } = args;
+        let RunArgs { code, timeout, globals, dependencies, notes } = args;
         let (code, script) = prepare(code).await?;
-        check_imports(&script.imports)?;
+        let imports = Imports::judge(&profile.packages.allowed, &script.imports, &dependencies)?;
         timings.prepare = millis(parsing.elapsed());
 
         let queueing = Instant::now();
-        let lease = tokio::select! {
-            // Cancel-safe: dropping the lease request takes it out of the queue.
-            lease = self.lease(caller) => lease?,
+        let Leased { lease, imports } = tokio::select! {
+            // Cancel-safe: dropping the lease request takes it out of the queue, and leaves a layer to others who wait.
+            leased = self.lease(caller, &imports) => leased?,
             // Cancel-safe: waits for a flag.
             () = caller.cancel.cancelled() => return Err(ends::cancelled().into()),
         };
@@ -155,7 +165,7 @@ impl Executor {
             code: script.code.clone(),
             api_name: script.api_name.clone(),
             globals,
-            imports: BTreeMap::new(),
+            imports,
             upstreams: None,
             permissions: profile.permissions(),
             host: Some(Host::new(StoreCalls::new(self.store.clone(), profile.owner(&self.dirs)))),
@@ -175,18 +185,30 @@ impl Executor {
         Ok(result)
     }
 
-    async fn lease(&self, caller: &Caller<'_>) -> Result<conductor_pool::Lease, Box<ErrorReport>> {
+    async fn lease(&self, caller: &Caller<'_>, imports: &Imports) -> Result<Leased, Box<ErrorReport>> {
         let deno = self.deno.ready(caller.events.as_ref()).await.map_err(|error| {
             Box::new(ErrorReport::from_text(
                 ErrorType::Internal,
                 &format!("there is no Deno to run code: {error}"),
             ))
         })?;
-        let spec = Arc::new(caller.profile.worker_spec(&deno.path, &self.dirs));
-        self.pool
-            .lease(spec, caller.session, None)
-            .await
-            .map_err(|error| Box::new(failure::from_lease_error(&error)))
+        let profile = caller.profile;
+        let asked = imports.asked();
+        let provided = if asked.is_empty() {
+            self.packages.at_hand(profile, &deno)
+        } else {
+            let provided = self.packages.provide(profile, &deno, &asked, caller.events.as_ref()).await;
+            Some(provided.map_err(|error| Box::new(imports::no_layer(&error)))?)
+        };
+        let spelled = imports.spelled(provided.as_deref().map(|provided| &*provided.layer))?;
+        let packages = provided.as_ref().map(|provided| self.packages.worker_packages(profile, provided));
+        let spec = Arc::new(profile.worker_spec(&deno.path, &self.dirs, packages));
+        let lease = self.pool.lease(spec, caller.session, None).await;
+        let lease = lease.map_err(|error| Box::new(failure::from_lease_error(&error)))?;
+        if let Some(provided) = provided.filter(|_| !asked.is_empty()) {
+            self.packages.used(profile, &provided, &asked);
+        }
+        Ok(Leased { lease, imports: spelled })
     }
 
     fn record(&self, result: &ExecutionResult, session: u64) {
@@ -228,38 +250,6 @@ async fn prepare(code: String) -> Result<(String, Script), Box<ErrorReport>> {
             "reading the code failed; this is a fault of conductor",
         )))
     })
-}
-
-fn refuse_packages(dependency: Option<&str>) -> Result<(), Box<ErrorReport>> {
-    let Some(name) = dependency else { return Ok(()) };
-    Err(Box::new(
-        ErrorReport::new(
-            ErrorType::Dependency,
-            format!("`{name}`: packages are not available in this build"),
-        )
-        .hint("use `node:` modules, web APIs or plain code, and leave `dependencies` out"),
-    ))
-}
-
-/// Refuses what would fail in the worker anyway, with the place and a better reason.
-fn check_imports(imports: &[Import]) -> Result<(), Box<ErrorReport>> {
-    for import in imports {
-        let specifier = import.specifier.as_str();
-        let message = if specifier.starts_with("npm:") || specifier.starts_with("jsr:") {
-            format!("cannot import `{specifier}`: packages are not available in this build")
-        } else if specifier.starts_with("http:") || specifier.starts_with("https:") {
-            format!("cannot import `{specifier}`: code is never fetched from the network")
-        } else {
-            continue;
-        };
-        let hint = "use `node:` modules, web APIs or plain code";
-        return Err(Box::new(ErrorReport {
-            line: Some(import.line),
-            column: Some(import.column),
-            ..ErrorReport::new(ErrorType::Dependency, message).hint(hint)
-        }));
-    }
-    Ok(())
 }
 
 /// Runs the job, handing its output on while it runs.

@@ -8,6 +8,7 @@
 //! | [`service`], under a service manager | its address | the phase, the clock | readiness, signs of life |
 //! | [`session`], one per connection | its frames, its calls in flight | frames | answers |
 //! | [`deno`] | the search for the Deno executable | requests to search again | `watch<DenoState>` |
+//! | `conductor_packages` | builds of package layers | requests for layers | layers |
 //! | `conductor_pool` | all workers and the queue for them | leases, ends of runs | `PoolStatus` |
 //!
 //! [`exec`] is one call's way through them; [`profile`] and [`config`] decide what it may do.
@@ -20,6 +21,8 @@ pub mod dirs;
 pub mod exec;
 pub mod exit_code;
 pub mod listener;
+pub mod operations;
+pub mod packages;
 pub mod profile;
 pub mod service;
 pub mod session;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conductor_pool::status::profile_id;
-use conductor_pool::{Grant, Grants, RunLimits, WorkerSpec};
+use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerSpec};
 use serde_json::Value;
 
 use crate::config::{Config, PolicySection, ProfileSection};
@@ -182,8 +182,8 @@ pub fn resolve(
 }
 
 impl Profile {
-    /// What a worker for this profile is, with this Deno.
-    pub fn worker_spec(&self, deno: &Path, dirs: &Dirs) -> WorkerSpec {
+    /// What a worker for this profile is, with this Deno and these packages.
+    pub fn worker_spec(&self, deno: &Path, dirs: &Dirs, packages: Option<Packages>) -> WorkerSpec {
         WorkerSpec {
             deno: deno.to_owned(),
             workspace: self.workspace.clone(),
@@ -191,7 +191,7 @@ impl Profile {
             protected: dirs.protected().map(Path::to_owned).into(),
             heap_mib: self.heap_mib,
             env: self.env.clone(),
-            packages: None,
+            packages,
         }
     }
 
@@ -224,7 +224,7 @@ impl Profile {
 
     /// Names the code of this profile as the owner of what it leaves in the store.
     pub fn owner(&self, dirs: &Dirs) -> String {
-        profile_id(&self.worker_spec(Path::new(""), dirs))
+        profile_id(&self.worker_spec(Path::new(""), dirs, None))
     }
 
     /// The grants in words, for people: `read /ws; net api.github.com`, or `nothing`.

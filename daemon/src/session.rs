@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use conductor_deno::DenoBinary;
 use conductor_protocol::status::{RunningStatus, SessionStatus};
 use conductor_protocol::{ClientKind, RejectCode, SessionFrame, codec, frame};
 use interprocess::local_socket::tokio::Stream;
@@ -33,7 +34,7 @@ use transport::{FrameTransport, OUTGOING_FRAMES};
 mod accepted;
 mod admission;
 mod follow;
-mod handshake;
+pub(crate) mod handshake;
 pub mod registry;
 mod tools;
 mod transport;
@@ -116,7 +117,7 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
         }
     };
     if client.hello.kind == ClientKind::Admin {
-        return crate::admin::serve(reader, writer, client.decoder, shared).await;
+        return crate::admin::serve(reader, writer, client, shared).await;
     }
     let Ok(watched) = watched else { return };
     let session = Arc::new(Session::new(id, &client));
@@ -262,23 +263,61 @@ async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Rece
     }
 }
 
-/// Keeps workers of the session's profile warm as long as it runs.
+/// Keeps workers of the session's profile warm as long as it runs, and the packages that its code may import at hand.
 async fn keep_warm(session: Arc<Session>, shared: Arc<Shared>) {
     let mut config = shared.config_changes();
     loop {
         config.mark_unchanged();
-        let mut registration = None;
-        if let Ok(profile) = session.profile(&shared)
-            && let Ok(deno) = shared.deno.ready(None).await
-        {
-            let spec = Arc::new(profile.worker_spec(&deno.path, &shared.dirs));
-            registration = shared.pool.prepare(spec).await.ok();
-        }
-        let changed = config.changed().await;
-        drop(registration);
+        let ready = async { Some((session.profile(&shared).ok()?, shared.deno.ready(None).await.ok()?)) };
+        let changed = match ready.await {
+            None => config.changed().await,
+            Some((profile, deno)) => tokio::select! {
+                // Cancel-safe: a change that is not seen stays unseen.
+                changed = config.changed() => changed,
+                // Dropped when the configuration changes: its registration ends, and its build if nobody else waits.
+                never = keep_profile_warm(&session, &shared, &profile, &deno) => match never {},
+            },
+        };
         if changed.is_err() {
             return;
         }
+    }
+}
+
+async fn keep_profile_warm(
+    session: &Session,
+    shared: &Shared,
+    profile: &Profile,
+    deno: &DenoBinary,
+) -> Infallible {
+    let mut packages = shared.packages.changes();
+    let building = async {
+        // A session of a moment must not start what takes minutes.
+        if session.kind == ClientKind::Shim {
+            shared.packages.keep_at_hand(profile, deno).await;
+        }
+        std::future::pending().await
+    };
+    let warming = async {
+        let mut registered = None;
+        loop {
+            packages.mark_unchanged();
+            let at_hand = shared.packages.at_hand_for(profile, deno);
+            let spec = Arc::new(profile.worker_spec(&deno.path, &shared.dirs, at_hand));
+            if registered.as_ref().is_none_or(|(of, _)| *of != spec) {
+                // The new one first: what both have in common stays warm.
+                let registration = shared.pool.prepare(spec.clone()).await.ok();
+                registered = Some((spec, registration));
+            }
+            if packages.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        // Neither ends, so nothing is lost.
+        never = building => never,
+        never = warming => never,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::Executor;
 use crate::listener::{ClaimError, Endpoint};
+use crate::packages::PackageService;
 use crate::service::{Service, ServiceError, watchdog};
 use crate::session::registry::Registry;
 use crate::signals::{SignalEvent, Signals};
@@ -54,6 +55,7 @@ pub struct Shared {
     pub(crate) deno: DenoHandle,
     pub(crate) stats: Arc<Stats>,
     pub(crate) store: Arc<Store>,
+    pub(crate) packages: Arc<PackageService>,
     pub(crate) dirs: Arc<Dirs>,
     pub(crate) registry: Registry,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -102,6 +104,8 @@ pub enum StartError {
     Pool(#[from] conductor_pool::config::ConfigError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    #[error("cannot open the directory of package layers")]
+    Packages(#[source] io::Error),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error("the operating system refuses what the daemon needs")]
@@ -113,7 +117,9 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Pool(_) | Self::Home(_) => exit_code::CONFIG,
             Self::Claim(ClaimError::AlreadyRunning { .. }) => exit_code::ALREADY_RUNNING,
-            Self::Claim(_) | Self::Service(_) | Self::Log { .. } | Self::Os(_) => exit_code::OS,
+            Self::Claim(_) | Self::Service(_) | Self::Log { .. } | Self::Packages(_) | Self::Os(_) => {
+                exit_code::OS
+            }
         }
     }
 }
@@ -155,9 +161,12 @@ impl Shared {
         let sessions = self.registry.all();
         let profiles = sessions.iter().filter_map(|session| session.known_profile()?.ok());
         profiles
-            .map(|profile| {
-                let id = profile_id(&profile.worker_spec(&deno.path, &self.dirs));
-                (id, (profile.grants_in_words(), profile.workspace.display().to_string()))
+            .flat_map(|profile| {
+                let described = (profile.grants_in_words(), profile.workspace.display().to_string());
+                // Workers from before the packages were at hand may still be there.
+                let packages = [None, self.packages.at_hand_for(&profile, &deno)];
+                let id = |packages| profile_id(&profile.worker_spec(&deno.path, &self.dirs, packages));
+                packages.map(|packages| (id(packages), described.clone()))
             })
             .collect()
     }
@@ -279,8 +288,12 @@ impl Supervisor {
 
         let mut spawn = SpawnConfig::new(dirs.cache.clone());
         spawn.boot_timeout = pool_config.boot_timeout;
-        let source = Arc::new(DenoSpawn::new(spawn));
-        let (pool, pool_task) = conductor_pool::task::pool(pool_config, source)?;
+        let source = DenoSpawn::new(spawn);
+        let (packages, layers_task) =
+            PackageService::open(&dirs, source.clone()).map_err(StartError::Packages)?;
+        tasks.spawn(layers_task.run());
+        let packages = Arc::new(packages);
+        let (pool, pool_task) = conductor_pool::task::pool(pool_config, Arc::new(source))?;
         tasks.spawn(pool_task.run());
 
         let (config, config_reader) = watch::channel(Arc::new(in_use));
@@ -293,12 +306,14 @@ impl Supervisor {
                 deno_handle.clone(),
                 stats.clone(),
                 store.clone(),
+                packages.clone(),
                 dirs.clone(),
             ),
             pool,
             deno: deno_handle,
             stats,
             store,
+            packages,
             dirs,
             registry: Registry::default(),
             commands: command_sender,
@@ -426,6 +441,7 @@ impl Supervisor {
             changed
         });
         self.shared.deno.search_again();
+        self.shared.packages.look_again();
         self.shared.pool.reconfigure(pool).await.map_err(|error| error.to_string())?;
         let path = existing_config(&self.options, &self.shared.dirs);
         self.config.send_replace(Arc::new(ConfigInUse {
@@ -439,6 +455,7 @@ impl Supervisor {
     }
 
     async fn go_down(&mut self, mut signals: Signals) {
+        self.shared.packages.save();
         let deadline = self.phase.borrow().deadline();
         let pool = self.shared.pool.clone();
         let draining = async {

@@ -14,6 +14,8 @@ pub enum AdminRequest {
     Cancel { execution: String },
     /// Reads a stored result, by its id. Answered with `Text` or `Failed`.
     Result { id: String },
+    /// JSON of an [`Operation`](crate::operation::Operation), which says how it is answered.
+    Operate { json: Vec<u8> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

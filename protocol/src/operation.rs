@@ -84,7 +84,6 @@ pub struct LayerSummary {
     pub packages: u64,
     pub bytes: u64,
     pub age_ms: u64,
-    pub unused_ms: u64,
     pub in_use: bool,
 }
 

@@ -9,6 +9,7 @@ mod diagnosis;
 mod faults;
 mod input;
 mod lifecycle;
+mod packages;
 mod parallel;
 mod profile;
 mod progress;

@@ -139,7 +139,7 @@ fn errors_tell_their_kind_and_the_place_in_the_users_code() {
             "NotCapable: Requires read access to",
             "readTextFileSync",
         ),
-        ("import z from 'npm:zod';\nz", "dependency", "npm:zod", "'npm:zod'"),
+        ("import z from 'npm:zod';\nz", "dependency", "`npm:zod` is not allowed here", "'npm:zod'"),
         (
             "1;\nimport z from 'https://example.com/x.ts'; z",
             "dependency",

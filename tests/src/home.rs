@@ -79,13 +79,15 @@ impl Home {
         command
     }
 
-    fn environment(&self) -> [(&'static str, OsString); 5] {
+    fn environment(&self) -> [(&'static str, OsString); 6] {
         [
             ("HOME", self.home().into()),
             ("XDG_RUNTIME_DIR", self.path("run").into()),
             ("TMPDIR", self.dir.path().into()),
             ("PATH", "/usr/local/bin:/usr/bin:/bin".into()),
             ("RUST_BACKTRACE", "1".into()),
+            // Fetching the default packages takes a registry and a minute; tests that need packages name theirs.
+            ("MCP_CONDUCTOR_ALLOWED_PACKAGES", "none".into()),
         ]
     }
 

@@ -5,10 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use conductor_protocol::operation::Operation;
 use conductor_protocol::status::StatusReport;
 use conductor_protocol::{AdminReply, AdminRequest, ClientKind, FrameDecoder, Greeting, Hello, codec, frame};
 
-/// How long the daemon may take for each answer.
+/// How long an operation may take that fetches packages.
+const OPERATION_TIME: Duration = Duration::from_secs(180);
+
+/// How long the daemon may take for every other answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that has said nothing yet, or an operator's after [`Operator::greet`].
@@ -33,7 +37,11 @@ impl Operator {
     /// # Errors
     /// The daemon does not welcome it.
     pub fn greet(&mut self) -> io::Result<()> {
-        self.send_frame(&hello(ClientKind::Admin).encode().map_err(io::Error::other)?)?;
+        self.greet_as(&hello(ClientKind::Admin))
+    }
+
+    fn greet_as(&mut self, hello: &Hello) -> io::Result<()> {
+        self.send_frame(&hello.encode().map_err(io::Error::other)?)?;
         match Greeting::decode(&self.receive()?).map_err(io::Error::other)? {
             Greeting::Welcome { .. } => Ok(()),
             other => Err(io::Error::other(format!("not welcome: {other:?}"))),
@@ -66,6 +74,18 @@ impl Operator {
         let mut operator = Self::connect(socket)?;
         operator.greet()?;
         operator.ask(request)
+    }
+
+    /// One operation, for the profile that a session of this environment has; it may take minutes.
+    ///
+    /// # Errors
+    /// See [`Operator::status`].
+    pub fn operate(socket: &Path, env: &[(&str, &str)], operation: &Operation) -> io::Result<AdminReply> {
+        let mut operator = Self::connect(socket)?;
+        operator.stream.set_read_timeout(Some(OPERATION_TIME))?;
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        operator.greet_as(&Hello { env: env.collect(), ..hello(ClientKind::Admin) })?;
+        operator.ask(&AdminRequest::Operate { json: serde_json::to_vec(operation)? })
     }
 
     /// Sends one well-formed frame with any payload.

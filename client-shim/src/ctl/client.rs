@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use conductor_protocol::handshake::Welcome;
+use conductor_protocol::operation::Operation;
 use conductor_protocol::{AdminReply, AdminRequest, FrameError, MAX_MESSAGE_BYTES, SessionFrame};
 use serde_json::{Value, json};
 
@@ -125,6 +126,33 @@ impl Admin {
         }
     }
 
+    /// The document that an operation comes to.
+    pub(super) fn operate(&mut self, operation: &Operation) -> Result<Value, ClientError> {
+        self.operate_within(operation, ANSWER_TIMEOUT)
+    }
+
+    /// The same for one that takes its time.
+    pub(super) fn operate_within(
+        &mut self,
+        operation: &Operation,
+        limit: Duration,
+    ) -> Result<Value, ClientError> {
+        self.connection.set_timeout(Some(limit))?;
+        match self.ask(operate(operation))? {
+            AdminReply::Json(json) => serde_json::from_slice(&json)
+                .map_err(|_| ClientError::Protocol { expected: "a JSON document" }),
+            AdminReply::Failed { text } => Err(ClientError::Refused { text }),
+            AdminReply::Done { .. } | AdminReply::Text { .. } => {
+                Err(ClientError::Protocol { expected: "a document" })
+            }
+        }
+    }
+
+    /// The daemon's words about an operation that comes to no document.
+    pub(super) fn perform(&mut self, operation: &Operation) -> Result<String, ClientError> {
+        self.command(operate(operation))
+    }
+
     /// A stored result.
     pub(super) fn result(&mut self, id: String) -> Result<String, ClientError> {
         match self.ask(AdminRequest::Result { id })? {
@@ -140,6 +168,10 @@ impl Admin {
         self.connection.send(&request)?;
         self.connection.receive()?.ok_or(ClientError::Lost)
     }
+}
+
+fn operate(operation: &Operation) -> AdminRequest {
+    AdminRequest::Operate { json: serde_json::to_vec(operation).expect("strings always encode") }
 }
 
 /// An MCP session.

@@ -6,6 +6,7 @@ use conductor_protocol::RejectCode;
 
 use super::client::ClientError;
 use super::exit_code;
+use super::packages::EditError;
 use super::run::CodeError;
 use crate::connection::ConnectionError;
 use crate::error::chain;
@@ -18,6 +19,8 @@ pub(super) enum Failure {
     Client(#[from] ClientError),
     #[error(transparent)]
     Code(#[from] CodeError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
     #[error("cannot write the output")]
     Output(#[from] io::Error),
 }
@@ -33,7 +36,7 @@ impl Failure {
     pub(super) fn text(&self) -> Option<String> {
         let hint = match self {
             Self::Output(_) if self.is_reader_gone() => return None,
-            Self::Output(_) => None,
+            Self::Output(_) | Self::Edit(_) => None,
             Self::Client(ClientError::Reach(error)) => return Some(error.text()),
             Self::Client(error) => error.hint(),
             Self::Code(error) => Some(error.hint()),
@@ -49,6 +52,7 @@ impl Failure {
         match self {
             Self::Output(_) if self.is_reader_gone() => exit_code::OK,
             Self::Output(_) => exit_code::IO,
+            Self::Edit(_) => exit_code::FAILED,
             Self::Code(error) => error.exit_code(),
             Self::Client(error) => of_client(error),
         }

@@ -14,7 +14,7 @@ use super::paint::{Paint, millis, printable, size, span};
 const SHOWN_ERRORS: usize = 5;
 
 pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
-    let mut page = Page { text: String::new(), paint };
+    let mut page = Page::new(paint);
     page.daemon(&report.daemon);
     page.deno(&report.deno);
     page.warnings(&report.warnings);
@@ -25,12 +25,31 @@ pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
     page.text
 }
 
-struct Page {
+/// Text that grows line by line.
+pub(super) struct Page {
     text: String,
     paint: Paint,
 }
 
 impl Page {
+    pub(super) fn new(paint: Paint) -> Self {
+        Self { text: String::new(), paint }
+    }
+
+    pub(super) fn text(self) -> String {
+        self.text
+    }
+
+    pub(super) fn warning(&mut self, text: &str) {
+        let label = self.paint.warning("warning:");
+        self.line(&format!("{label} {}", hang(&printable(text), 9)));
+    }
+
+    pub(super) fn failure(&mut self, text: &str) {
+        let label = self.paint.bad("  failed:");
+        self.line(&format!("{label} {}", hang(&printable(text), 4)));
+    }
+
     fn daemon(&mut self, daemon: &DaemonStatus) {
         let phase = match daemon.phase.as_str() {
             "running" => self.paint.good("running"),
@@ -68,8 +87,7 @@ impl Page {
 
     fn warnings(&mut self, warnings: &[String]) {
         for warning in warnings {
-            let label = self.paint.warning("warning:");
-            self.line(&format!("{label} {}", hang(&printable(warning), 9)));
+            self.warning(warning);
         }
     }
 
@@ -161,9 +179,10 @@ impl Page {
         }
     }
 
-    fn heading(&mut self, name: &str, text: &str) {
+    pub(super) fn heading(&mut self, name: &str, text: &str) {
         let name = self.paint.bold(&format!("{name}:"));
-        self.line(&format!("\n{name} {text}"));
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        self.line(&format!("{gap}{name} {text}"));
     }
 
     fn entry(&mut self, name: &str, value: &str) {
@@ -172,12 +191,16 @@ impl Page {
     }
 
     /// Columns without borders; those in `right` are numbers.
-    fn table<const N: usize>(
+    pub(super) fn table<const N: usize>(
         &mut self,
         header: &[&str; N],
         right: &[usize],
         rows: impl Iterator<Item = [String; N]>,
     ) {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
+            return;
+        }
         let mut table = Table::new();
         table.load_preset(presets::NOTHING).set_header(header);
         table.add_rows(rows.map(|row| row.map(|cell| printable(&cell).replace('\n', " "))));
@@ -195,7 +218,7 @@ impl Page {
         }
     }
 
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
@@ -248,7 +271,7 @@ fn latency_row(latency: &LatencyStatus) -> [String; 6] {
     [latency.name.clone(), latency.count.to_string(), p50, p90, p99, max]
 }
 
-fn count(n: u64, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

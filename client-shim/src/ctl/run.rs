@@ -25,7 +25,7 @@ pub(super) use result::RunResult;
 pub(super) const TOOL: &str = "run_deno_code";
 
 /// The variable by which a session names its profile.
-const PROFILE_VARIABLE: &str = "MCP_CONDUCTOR_PROFILE";
+pub(super) const PROFILE_VARIABLE: &str = "MCP_CONDUCTOR_PROFILE";
 
 const ABOUT: &str = "\
 What the program writes to its stdout and stderr goes to ours, after its end. The return value (of the last expression, \

@@ -51,7 +51,7 @@ pub(in crate::ctl) fn data_dir() -> Option<PathBuf> {
     DATA.path()
 }
 
-pub(super) fn config_file() -> Option<PathBuf> {
+pub(in crate::ctl) fn config_file() -> Option<PathBuf> {
     Some(CONFIG.path()?.join("config.toml"))
 }
 

@@ -1,0 +1,231 @@
+//! What operators ask for beyond status and reload. Each operation is answered once, for the profile of the connection's own
+//! environment.
+
+use std::time::{Instant, SystemTime};
+
+use conductor_deno::DenoBinary;
+use conductor_packages::{Layer, LayerError, LayerRequest, Progress};
+use conductor_protocol::AdminReply;
+use conductor_protocol::operation::{
+    BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, Operation, PackageAge, PackageAges,
+    PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport,
+};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::error_chain;
+use crate::packages::{Building, Provided};
+use crate::profile::{self, Profile};
+use crate::session::handshake::Client;
+use crate::supervisor::Shared;
+
+/// Why an operation came to nothing, for the operator.
+#[derive(Debug, thiserror::Error)]
+enum OperationError {
+    #[error("{0}")]
+    Profile(String),
+    #[error("there is no Deno: {0}")]
+    Deno(String),
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error("no package is allowed in this profile\nhint: `conductorctl packages add npm:NAME@RANGE`")]
+    NothingAllowed,
+    #[error("code of this profile may have any package, so there is no list to look at")]
+    AnythingAllowed,
+    #[error("there is no layer yet\nhint: `conductorctl packages update` builds it")]
+    NoLayer,
+    #[error("no allowed package brings in `{0}`\nhint: write it as npm:NAME or jsr:@SCOPE/NAME")]
+    NotThere(String),
+}
+
+/// Carries out an operation for a client of this environment.
+///
+/// # Cancel safety
+/// What was begun is dropped; a build goes on only while somebody else waits for it.
+pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> AdminReply {
+    let operation = match serde_json::from_slice(json) {
+        Ok(operation) => operation,
+        Err(error) => {
+            return AdminReply::Failed {
+                text: format!(
+                    "the daemon does not know this operation: {error}\nhint: daemon and conductorctl are of different builds"
+                ),
+            };
+        }
+    };
+    let operator = Operator { client, shared };
+    let document = match operation {
+        Operation::PackagesList => operator.list().await.and_then(document),
+        Operation::PackagesUpdate => operator.update().await.and_then(document),
+        Operation::PackagesOutdated => operator.outdated().await.and_then(document),
+        Operation::PackagesWhy { package } => operator.why(&package).await.and_then(document),
+        Operation::PackagesVerify => operator.verify().await.and_then(document),
+        Operation::PackagesPrune => operator.prune().await.map(|text| AdminReply::Done { text }),
+    };
+    document.unwrap_or_else(|error| AdminReply::Failed { text: text(&error) })
+}
+
+fn document<T: Serialize>(document: T) -> Result<AdminReply, OperationError> {
+    let json = serde_json::to_vec(&document).expect("strings and numbers always encode");
+    Ok(AdminReply::Json(json))
+}
+
+fn text(error: &OperationError) -> String {
+    let hint = match error {
+        OperationError::Layer(error) => error.hint(),
+        _ => None,
+    };
+    let text = error_chain(error);
+    hint.map_or(text.clone(), |hint| format!("{text}\nhint: {hint}"))
+}
+
+/// Who asks, and of what.
+struct Operator<'a> {
+    client: &'a Client,
+    shared: &'a Shared,
+}
+
+impl Operator<'_> {
+    fn profile(&self) -> Result<Profile, OperationError> {
+        let config = self.shared.config();
+        let config = config.config.as_ref().map_err(|error| OperationError::Profile(error.to_string()))?;
+        profile::resolve(config, &self.client.env, &self.client.hello.cwd, &self.shared.dirs)
+            .map_err(|error| OperationError::Profile(error.to_string()))
+    }
+
+    async fn deno(&self) -> Result<std::sync::Arc<DenoBinary>, OperationError> {
+        self.shared.deno.ready(None).await.map_err(|error| OperationError::Deno(error.to_string()))
+    }
+
+    /// What the profile's whole list asks for.
+    async fn request(&self) -> Result<(Profile, LayerRequest), OperationError> {
+        let (profile, deno) = (self.profile()?, self.deno().await?);
+        match crate::packages::list_request(&profile, &deno) {
+            Some(request) => Ok((profile, request)),
+            None if profile.packages.allowed.allows_any() => Err(OperationError::AnythingAllowed),
+            None => Err(OperationError::NothingAllowed),
+        }
+    }
+
+    async fn list(&self) -> Result<PackagesReport, OperationError> {
+        let profile = self.profile()?;
+        let deno = self.shared.deno.now();
+        let request = deno.as_ref().and_then(|deno| crate::packages::list_request(&profile, deno));
+        let layer = match request {
+            Some(request) => self.shared.packages.layers().find(request).await?,
+            None => None,
+        };
+        let layers = self.shared.packages.layers().list().await?;
+        let allowed = &profile.packages.allowed;
+        let listed = allowed.packages().map(ToString::to_string);
+        Ok(PackagesReport {
+            allowed: allowed.allows_any().then(|| "all".to_owned()).into_iter().chain(listed).collect(),
+            layer: layer.map(|layer| self.layer_report(&profile, layer)),
+            builds: self.shared.packages.builds().iter().map(build_report).collect(),
+            error: self.shared.packages.failure(&profile).map(|error| text(&error.into())),
+            layers: layers.iter().map(|layer| self.summary(layer)).collect(),
+        })
+    }
+
+    fn layer_report(&self, profile: &Profile, layer: Layer) -> LayerReport {
+        let provided = Provided::of(layer.into());
+        let preload = self.shared.packages.worker_packages(profile, &provided).preload;
+        let uses = self.shared.packages.uses(profile);
+        let packages = provided.layer.packages().iter().map(|package| {
+            let cost = provided.costs.iter().find(|cost| cost.specifier == package.spelling);
+            let native =
+                package.native.as_ref().map(|_| "it needs native code, which workers do not load".to_owned());
+            PackageReport {
+                name: package.key.clone(),
+                spelling: package.spelling.clone(),
+                version: Some(package.version.clone()),
+                unavailable: native.or_else(|| cost?.error.clone()),
+                import_ms: cost.map(|cost| cost.import_ms),
+                memory_bytes: cost.map(|cost| cost.memory_bytes),
+                preloaded: preload.contains(&package.spelling),
+                uses: uses.iter().find(|(name, _)| *name == package.spelling).map_or(0.0, |(_, uses)| *uses),
+            }
+        });
+        LayerReport { id: provided.layer.name().to_owned(), packages: packages.collect() }
+    }
+
+    fn summary(&self, layer: &Layer) -> LayerSummary {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        LayerSummary {
+            id: layer.name().to_owned(),
+            packages: layer.packages().len() as u64,
+            bytes: layer.bytes(),
+            age_ms: now.saturating_sub(layer.created_at()).saturating_mul(1000),
+            in_use: self.shared.packages.is_at_hand(layer.name()),
+        }
+    }
+
+    async fn update(&self) -> Result<PackageChanges, OperationError> {
+        let (profile, request) = self.request().await?;
+        let progress = watch::Sender::new(Progress::default());
+        let changes = self.shared.packages.update(&profile, request, &progress).await?;
+        let changes = changes.into_iter().map(|change| PackageChange {
+            name: change.key,
+            before: change.from,
+            after: change.to,
+        });
+        Ok(PackageChanges { changes: changes.collect() })
+    }
+
+    async fn outdated(&self) -> Result<PackageAges, OperationError> {
+        let (_, request) = self.request().await?;
+        let packages = self.shared.packages.layers().outdated(request).await?;
+        let packages = packages.into_iter().map(|package| PackageAge {
+            name: package.key,
+            locked: package.locked,
+            newest_allowed: package.newest_allowed,
+            newest: package.newest,
+            error: None,
+        });
+        Ok(PackageAges { packages: packages.collect() })
+    }
+
+    async fn why(&self, package: &str) -> Result<PackageReasons, OperationError> {
+        let (_, request) = self.request().await?;
+        let layer = self.shared.packages.layers().find(request).await?.ok_or(OperationError::NoLayer)?;
+        let chains = layer.why(package);
+        if chains.is_empty() {
+            Err(OperationError::NotThere(package.to_owned()))
+        } else {
+            Ok(PackageReasons { chains })
+        }
+    }
+
+    async fn verify(&self) -> Result<LayerFaults, OperationError> {
+        let verified = self.shared.packages.layers().verify().await?;
+        let faults = verified.iter().filter_map(|layer| {
+            Some(LayerFault { layer: layer.name.clone(), what: layer.difference.clone()? })
+        });
+        Ok(LayerFaults { checked: verified.len() as u64, faults: faults.collect() })
+    }
+
+    async fn prune(&self) -> Result<String, OperationError> {
+        let pruned = self.shared.packages.layers().prune(None).await?;
+        let mebibytes = pruned.bytes.div_ceil(1 << 20);
+        Ok(match pruned.layers {
+            0 => "every layer is in use, or recent and within the limits".into(),
+            1 => format!("1 layer removed, {mebibytes} MiB"),
+            layers => format!("{layers} layers removed, {mebibytes} MiB"),
+        })
+    }
+}
+
+fn build_report(building: &Building) -> BuildReport {
+    let progress = building.progress.borrow().clone();
+    let (fetched, total) = match &progress {
+        Progress::Fetching { done, of, .. } => (u64::from(*done), Some(u64::from(*of))),
+        _ => (0, None),
+    };
+    BuildReport {
+        packages: building.packages.clone(),
+        phase: progress.to_string(),
+        age_ms: u64::try_from(Instant::now().duration_since(building.since).as_millis()).unwrap_or(u64::MAX),
+        fetched,
+        total,
+    }
+}
