@@ -14,12 +14,14 @@
 //!
 //! The crate owns no state and starts nothing: whoever calls [`Jail::apply`] must be a process with one thread that is
 //! about to become the jailed program. It never decides what is granted, and never removes one layer because another is
-//! there: most things are forbidden twice. [`probe`] shows that, from the inside.
+//! there: most things are forbidden twice. [`probe`] shows that, from the inside. [`cgroup`] adds what only the outside can.
 //!
 //! Linux alone has these layers. Elsewhere [`Jail::apply`] says of each that it is missing, and refuses at
 //! [`Level::Strict`]: macOS would need a profile of its deprecated `sandbox-exec`, Windows a job object and an AppContainer.
 
 mod args;
+#[cfg(target_os = "linux")]
+pub mod cgroup;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
