@@ -1,4 +1,5 @@
-//! Measures workers: boot, one trivial run, CPU, against a bare `deno run` of an empty file with the same flags.
+//! Measures workers: boot, one trivial run, CPU, against a bare `deno run` of an empty file with the same flags, and the
+//! same boot without the jail.
 //!
 //! `cargo run -p conductor-pool --example worker_cost -- /path/to/deno [ROUNDS]`
 
@@ -43,7 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn Error>> {
-    let source = DenoSpawn::new(SpawnConfig::new(dir.join("cache")));
+    let config = SpawnConfig::new(dir.join("cache"));
+    let unjailed = DenoSpawn::new(SpawnConfig { layers: BTreeSet::new(), ..config.clone() });
+    let source = DenoSpawn::new(config);
     let spec = Arc::new(WorkerSpec {
         deno: deno.canonicalize()?,
         workspace: dir.to_owned(),
@@ -66,6 +69,18 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         bare(deno, &empty, &dir.join("bare"))?;
         add("bare deno run, wall", started.elapsed());
         add("bare deno run, CPU", children_cpu()? - cpu);
+
+        let (cpu, started) = (children_cpu()?, Instant::now());
+        let worker = unjailed.boot(Arc::clone(&spec)).await?;
+        add("boot without jail, wall", started.elapsed());
+        worker.retire().await;
+        add("boot without jail, CPU", children_cpu()? - cpu);
+
+        let (cpu, started) = (children_cpu()?, Instant::now());
+        let worker = source.boot(Arc::clone(&spec)).await?;
+        add("boot with jail, wall", started.elapsed());
+        worker.retire().await;
+        add("boot with jail, CPU", children_cpu()? - cpu);
 
         let (cpu, started) = (children_cpu()?, Instant::now());
         let worker = source.boot(Arc::clone(&spec)).await?;
