@@ -133,7 +133,10 @@ impl Rules {
         ] {
             self.deny_if(call, &[differs(0, 0)]);
         }
-        for call in [libc::SYS_setpriority, libc::SYS_ioprio_set] {
+        // With 0 for whom, a process is the caller, but a user is everything that is the user's.
+        for (call, process) in [(libc::SYS_setpriority, libc::PRIO_PROCESS.into()), (libc::SYS_ioprio_set, 1)]
+        {
+            self.deny_if(call, &[differs(0, process)]);
             self.deny_if(call, &[differs(1, 0)]);
         }
         // Who gets a descriptor's signals, and typing into a terminal.
@@ -155,8 +158,12 @@ impl Rules {
     }
 
     fn restrict_sockets(&mut self, net: &Net) {
-        // A pair is connected to itself alone; Deno's signal handling is one.
+        let kind = |kind: u32| SOCKET_FLAGS.map(|flags| differs(1, (kind | flags).into()));
+        let (stream, datagram) = (libc::SOCK_STREAM.unsigned_abs(), libc::SOCK_DGRAM.unsigned_abs());
+        // A pair of streams is connected to itself for good (Deno's signal handling is one); a pair of datagram sockets
+        // could be connected again, to any socket in the file system.
         self.deny_if(libc::SYS_socketpair, &[differs(0, family(libc::AF_UNIX))]);
+        self.deny_if(libc::SYS_socketpair, &kind(stream));
         if *net == Net::None {
             self.deny(SOCKETS);
             // Without an address it is a write.
@@ -165,9 +172,7 @@ impl Rules {
         }
         let socket = libc::SYS_socket;
         self.deny_if(socket, &[differs(0, family(libc::AF_INET)), differs(0, family(libc::AF_INET6))]);
-        let (stream, datagram) = (libc::SOCK_STREAM.unsigned_abs(), libc::SOCK_DGRAM.unsigned_abs());
-        let kinds =
-            [stream, datagram].map(|kind| SOCKET_FLAGS.map(|flags| differs(1, (kind | flags).into())));
+        let kinds = [stream, datagram].map(kind);
         self.deny_if(socket, kinds.as_flattened());
         // Other protocols of the same kind (MPTCP, SCTP, ping) go past Landlock's ports.
         for (kind, protocol) in [(stream, libc::IPPROTO_TCP), (datagram, libc::IPPROTO_UDP)] {

@@ -113,6 +113,7 @@ const CALLS: &[(&str, i64)] = calls![
     SYS_lremovexattr,
     SYS_renameat,
     SYS_semtimedop,
+    SYS_syncfs,
 ];
 
 /// Younger than the table in `libc`; the numbers are the same on every processor.

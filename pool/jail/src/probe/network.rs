@@ -91,6 +91,9 @@ pub(super) const PROBES: &[Probe] = &[
     probe!("send a message from a socket that was open before", SOCKET, |_, handles| {
         call_with(SYS_sendmsg, [number(&handles.datagram), usize::MAX, 0]).map(drop)
     }),
+    probe!("make a pair that could be connected elsewhere", SOCKET, |_, _| {
+        UnixDatagram::pair().map(drop).map_err(|error| raw(&error))
+    }),
     probe!("make a pair of another family", SOCKET, |_, _| {
         let mut pair = [0i32; 2];
         call_with(SYS_socketpair, [word(AF_TIPC), word(SOCK_STREAM), 0, pair.as_mut_ptr() as usize]).map(drop)

@@ -76,6 +76,10 @@ pub(super) const PROBES: &[Probe] = &[
         let same = i32::try_from(20 - now).map_err(|_| EIO)?;
         call_with(SYS_setpriority, [PRIO_PROCESS as usize, word(parent()), word(same)]).map(drop)
     }),
+    probe!("set the disk priority of all that is the user's", CALL, |_, _| {
+        // To one that does not exist.
+        call_with(SYS_ioprio_set, [3, 0, 0xffff]).map(drop)
+    }),
     probe!("set the parent's processors", CALL, |_, _| {
         let mut processors = [0u64; 16];
         let (length, set) = (size_of_val(&processors), processors.as_mut_ptr() as usize);

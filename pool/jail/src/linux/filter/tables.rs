@@ -170,7 +170,7 @@ pub(super) const SOCKETS: &[i64] = &[
 ];
 
 /// Calls that change files by path or descriptor. Landlock has rules for some, and none for modes, owners, times and
-/// attributes, which it lets anybody change.
+/// attributes, which it lets anybody change. And those that keep everybody's disk busy.
 pub(super) const CHANGES: &[i64] = &[
     SYS_fchmod,
     SYS_fchmodat,
@@ -196,6 +196,8 @@ pub(super) const CHANGES: &[i64] = &[
     SYS_symlinkat,
     SYS_unlinkat,
     SYS_mkdirat,
+    SYS_sync,
+    SYS_syncfs,
 ];
 
 #[cfg(target_arch = "x86_64")]
