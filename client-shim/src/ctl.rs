@@ -4,6 +4,7 @@
 //! [`Failure`]; only [`main_impl`] prints failures.
 
 mod client;
+mod clients;
 mod doctor;
 mod exit_code;
 mod failure;
@@ -87,6 +88,8 @@ enum Command {
     },
     /// Look after the packages that code may import
     Packages(packages::PackagesOptions),
+    /// Register conductor with the MCP clients of this machine, or take it out again
+    Client(clients::ClientOptions),
     /// Show the versions of this program, the daemon and Deno
     Version,
     /// Print completions for a shell
@@ -169,6 +172,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Cancel { execution } => service::cancel(global, execution),
         Command::Result { id } => service::result(global, id),
         Command::Packages(options) => packages::packages(global, options),
+        Command::Client(options) => clients::clients(global, options),
         Command::Version => service::version(global),
         Command::Completions { shell } => completions(*shell),
     }
