@@ -26,6 +26,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use crate::connect::{self, ConnectError};
 
 pub use directory::DirectoryError;
+#[cfg(not(target_os = "macos"))]
+pub(crate) use service::systemctl;
 
 /// Set to anything but `0`: no daemon is started.
 pub const OFF_VARIABLE: &str = "CONDUCTOR_NO_AUTOSTART";
@@ -139,10 +141,11 @@ impl Autostart {
         if self.variable(OFF_VARIABLE).is_some_and(|value| value != "0") {
             return Err(StartError::Off);
         }
-        // A service listens where the rule says, not where this program was told to look.
+        // A service whose socket listens was connected to before, and systemd started it: this is for one that was stopped.
+        // It listens where the rule says, not where this program was told to look.
         if at.explicit.is_none()
             && let Some(unit) = service::installed(&self.service_directories(at))
-            && service::start(unit, at.uid)
+            && service::start(unit)
         {
             let slow = || StartError::ServiceSlow { unit };
             return wait_until(deadline, || self.try_connect(at).transpose())?.ok_or_else(slow);
@@ -214,7 +217,7 @@ impl Autostart {
     }
 
     /// What the user names, else what was installed together with this program, else what is on the search path.
-    fn program(&self) -> Option<PathBuf> {
+    pub(crate) fn program(&self) -> Option<PathBuf> {
         if let Some(named) = self.variable(DAEMON_VARIABLE) {
             return Some(named.into());
         }

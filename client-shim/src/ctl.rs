@@ -3,11 +3,13 @@
 //! Everything here blocks. Answers go to stdout, everything else to stderr. A command gives back its exit code or a
 //! [`Failure`]; only [`main_impl`] prints failures.
 
+mod admin;
 mod client;
 mod clients;
 mod doctor;
 mod exit_code;
 mod failure;
+mod manager;
 mod packages;
 mod paint;
 mod progress;
@@ -66,13 +68,14 @@ struct GlobalOptions {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what the daemon is doing; never starts one
+    /// Show what the daemon is doing; never starts one, though a service's socket does
     Status(StatusOptions),
     /// Run TypeScript or JavaScript, as a model's call does
     Run(Box<run::RunOptions>),
     /// Check the whole installation and tell the cure of what is wrong
     Doctor(JsonOption),
-    /// Stop the daemon once running calls are done, and wait until it is gone
+    /// Stop the daemon once running calls are done, and wait until it is gone; as a service it starts again when a client
+    /// connects (see `service stop`)
     Stop,
     /// Make the daemon read its configuration again
     Reload,
@@ -90,6 +93,9 @@ enum Command {
     Packages(packages::PackagesOptions),
     /// Register conductor with the MCP clients of this machine, or take it out again
     Client(clients::ClientOptions),
+    /// Look after conductord as a service of systemd or launchd
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Show the versions of this program, the daemon and Deno
     Version,
     /// Print completions for a shell
@@ -167,13 +173,15 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Status(status) => status::show(global, status.json, status.watch),
         Command::Run(run) => run::run(global, run),
         Command::Doctor(JsonOption { json }) => doctor::examine(global, *json),
-        Command::Stop => service::stop(global),
-        Command::Reload => service::reload(global),
-        Command::Cancel { execution } => service::cancel(global, execution),
-        Command::Result { id } => service::result(global, id),
+        Command::Stop => admin::stop(global),
+        Command::Reload => admin::reload(global),
+        Command::Cancel { execution } => admin::cancel(global, execution),
+        Command::Result { id } => admin::result(global, id),
         Command::Packages(options) => packages::packages(global, options),
         Command::Client(options) => clients::clients(global, options),
         Command::Version => service::version(global),
+        Command::Service(command) => service::run(global, command),
+        Command::Version => admin::version(global),
         Command::Completions { shell } => completions(*shell),
     }
 }

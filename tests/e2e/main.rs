@@ -16,5 +16,6 @@ mod progress;
 mod recovery;
 mod service;
 mod status;
+mod systemd;
 mod tool;
 mod values;

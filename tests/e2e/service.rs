@@ -160,7 +160,7 @@ const CALL: &str = "Deno.writeTextFileSync(file, nonce + '\\n', { append: true }
 
 /// Calls without a pause while `restart` is called again and again; then each call was answered once, with its own value, and
 /// ran once.
-fn is_served_without_a_gap(
+pub(crate) fn is_served_without_a_gap(
     home: &std::sync::Arc<Home>,
     shims: &[Shim],
     restarts: usize,
@@ -219,7 +219,7 @@ fn is_served_without_a_gap(
     assert!(total >= restarts * 10, "{total} calls prove little");
 }
 
-fn caller(home: &std::sync::Arc<Home>, adapt: impl FnOnce(&mut std::process::Command)) -> Shim {
+pub(crate) fn caller(home: &std::sync::Arc<Home>, adapt: impl FnOnce(&mut std::process::Command)) -> Shim {
     Shim::session_with(home, |command| {
         command.env("MCP_CONDUCTOR_RUN_ARGS", format!("allow-write={}", home.workspace().display()));
         adapt(command);
@@ -285,4 +285,69 @@ fn a_call_that_comes_while_the_daemon_waits_for_another_runs_in_the_next_one() {
     assert_eq!(shim.answer(late).value(), "new");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert_eq!(old.wait().code(), Some(0));
+}
+
+// Units and `conductorctl service`.
+
+/// The units of the repository, with the daemon under test as their program.
+fn units(into: &Path) -> Vec<std::path::PathBuf> {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let daemon = binaries::conductord().display().to_string();
+    ["conductor.service", "conductor.socket", "conductor.slice"]
+        .map(|name| {
+            let text = fs::read_to_string(from.join(name)).expect("is in the repository");
+            fs::write(into.join(name), text.replace("/usr/bin/conductord", &daemon)).expect("writes");
+            into.join(name)
+        })
+        .into()
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let home = Home::new();
+    let mut verify = home.command(Path::new("systemd-analyze"));
+    verify.args(["--user", "--recursive-errors=yes", "verify"]).args(units(&home.path("run")));
+    let output = verify.output().expect("systemd-analyze is installed (hint: apt-get install systemd)");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    let ours: Vec<_> = words.lines().filter(|line| line.contains("conductor")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+}
+
+#[test]
+fn the_socket_unit_listens_where_clients_look() {
+    let home = Home::new();
+    let unit = fs::read_to_string(&units(&home.path("run"))[1]).expect("is there");
+    let listens = unit.lines().find_map(|line| line.strip_prefix("ListenStream=")).expect("it listens");
+    let at = conductor_protocol::endpoint::Surroundings {
+        runtime_dir: Some(home.path("run")),
+        ..Default::default()
+    };
+    let clients = conductor_protocol::endpoint::candidates(&at).swap_remove(0);
+    assert_eq!(listens.replace("%t", &home.path("run").display().to_string()), clients.display().to_string());
+}
+
+#[test]
+fn without_a_service_manager_nothing_is_installed_and_the_cure_is_told() {
+    let home = Home::new();
+    for (path, says) in
+        [("/usr/bin:/bin", "no service manager of this user runs"), ("/nonexistent", "no systemctl")]
+    {
+        for command in ["install", "start", "stop", "restart", "status"] {
+            let mut ctl = home.command(&binaries::conductorctl());
+            ctl.env("PATH", path).env("CONDUCTOR_DAEMON", binaries::conductord());
+            let output = ctl.args(["service", command]).output().expect("starts");
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(69), "{command}: {words}");
+            assert!(
+                words.contains(says) && words.contains("hint: nothing needs to be done"),
+                "{command}: {words}"
+            );
+        }
+        assert!(!home.home().join(".config/systemd").exists());
+    }
+    let mut ctl = home.command(&binaries::conductorctl());
+    let output = ctl.args(["service", "uninstall"]).output().expect("starts");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("is not installed"), "{output:?}");
 }

@@ -19,21 +19,29 @@ pub(super) fn installed(directories: &[PathBuf]) -> Option<&'static str> {
 
 /// Asks for the unit to be started; false when there is no service manager to ask, as in a container.
 #[cfg(not(target_os = "macos"))]
-pub(super) fn start(unit: &str, uid: u32) -> bool {
+pub(super) fn start(unit: &str) -> bool {
+    let mut command = systemctl();
+    command.args(["--no-block", "start", unit]).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// systemctl, for this user's manager.
+#[cfg(not(target_os = "macos"))]
+pub(crate) fn systemctl() -> Command {
     let mut command = Command::new("systemctl");
-    command.args(["--user", "--no-block", "start", unit]).stdin(Stdio::null());
-    let runtime = format!("/run/user/{uid}");
+    command.arg("--user");
+    let runtime = format!("/run/user/{}", nix::unistd::geteuid());
     // IDEs often pass no XDG variables; systemctl finds the user's manager by this one.
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() && Path::new(&runtime).is_dir() {
         command.env("XDG_RUNTIME_DIR", runtime);
     }
-    command.output().is_ok_and(|output| output.status.success())
+    command
 }
 
 /// Not built or tested here.
 #[cfg(target_os = "macos")]
-pub(super) fn start(_unit: &str, uid: u32) -> bool {
-    let target = format!("gui/{uid}/conductor");
+pub(super) fn start(_unit: &str) -> bool {
+    let target = format!("gui/{}/dev.conductor.conductord", nix::unistd::geteuid());
     Command::new("launchctl")
         .args(["kickstart", &target])
         .output()

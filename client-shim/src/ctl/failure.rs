@@ -6,6 +6,7 @@ use conductor_protocol::RejectCode;
 
 use super::client::ClientError;
 use super::exit_code;
+use super::manager::ManagerError;
 use super::packages::EditError;
 use super::run::CodeError;
 use crate::connection::ConnectionError;
@@ -21,6 +22,8 @@ pub(super) enum Failure {
     Code(#[from] CodeError),
     #[error(transparent)]
     Edit(#[from] EditError),
+    #[error(transparent)]
+    Manager(ManagerError),
     #[error("cannot write the output")]
     Output(#[from] io::Error),
 }
@@ -40,6 +43,7 @@ impl Failure {
             Self::Client(ClientError::Reach(error)) => return Some(error.text()),
             Self::Client(error) => error.hint(),
             Self::Code(error) => Some(error.hint()),
+            Self::Manager(error) => error.hint(),
         };
         let chain = chain(self);
         Some(match hint {
@@ -54,6 +58,7 @@ impl Failure {
             Self::Output(_) => exit_code::IO,
             Self::Edit(_) => exit_code::FAILED,
             Self::Code(error) => error.exit_code(),
+            Self::Manager(error) => error.exit_code(),
             Self::Client(error) => of_client(error),
         }
     }

@@ -1,142 +1,111 @@
-//! The short commands: `conductorctl stop`, `reload`, `cancel`, `result` and `version`.
+//! `conductorctl service`: conductord as a service of the user, looked after by systemd or launchd.
+//!
+//! In: which command. Out: unit files in the user's directory, and the manager's own commands. Everything that differs
+//! between managers is behind [`manager`](super::manager). A service is a convenience: without one, clients start the daemon
+//! by themselves.
 
-use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::io::{self, Write as _};
+use std::time::Duration;
 
-use conductor_deno::Search;
-use conductor_protocol::{AdminRequest, ClientKind, PROTOCOL_VERSION};
+use clap::{Args, Subcommand};
+use conductor_protocol::ClientKind;
 
-use super::client::{Admin, ClientError};
-use super::doctor::places;
+use super::client::Admin;
 use super::failure::Failure;
-use super::paint::printable;
-use super::progress::Spinner;
-use super::{BUILD, GlobalOptions, exit_code};
+use super::manager::{Manager, ManagerError};
+use super::{GlobalOptions, admin, exit_code};
 
-/// The daemon gives running calls 30 seconds; what is added is for ending them and itself.
-const STOP_LIMIT: Duration = Duration::from_secs(40);
+/// How long the first daemon may take to answer through the manager's socket.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
-pub(super) fn stop(global: &GlobalOptions) -> Result<u8, Failure> {
-    let route = global.route_to_running(ClientKind::Admin);
-    let deadline = Instant::now() + STOP_LIMIT;
-    let spinner = Spinner::new("waiting for running calls");
-    // One that is going down already turns us away until it is gone.
-    let mut admin = match Admin::connect_within(&route, STOP_LIMIT) {
-        Ok(admin) => admin,
-        Err(error) if error.is_absent() => {
-            drop(spinner);
-            writeln!(io::stdout(), "conductord is not running")?;
-            return Ok(exit_code::OK);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let pid = admin.welcome.pid;
-    let process = Process::open(pid);
-    match admin.command(AdminRequest::Stop) {
-        // It may be gone before its answer is sent.
-        Ok(_) | Err(ClientError::Lost) => {}
-        Err(error) => return Err(error.into()),
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Install conductord as a service that starts when a client first connects, from each login on
+    Install,
+    /// Stop the service and remove what `install` has written
+    Uninstall,
+    /// Listen, and start the daemon at once
+    Start,
+    /// Let running calls finish, and stop the daemon and its socket; clients that need it start it again
+    Stop,
+    /// Replace the daemon by a new one, as after an upgrade; no call is lost
+    Restart,
+    /// Show what the service manager knows
+    Status,
+    /// Show what the daemon has logged
+    Logs(LogOptions),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct LogOptions {
+    /// Go on with what is logged from now on
+    #[arg(long, short)]
+    pub(super) follow: bool,
+    /// How many of the last lines
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub(super) lines: u32,
+}
+
+pub(super) fn run(global: &GlobalOptions, command: &ServiceCommand) -> Result<u8, Failure> {
+    let manager = Manager::of_this_user()?;
+    match command {
+        ServiceCommand::Install => return install(global, &manager),
+        ServiceCommand::Uninstall => return uninstall(&manager),
+        ServiceCommand::Start => say(&manager.start()?)?,
+        ServiceCommand::Stop => say(&manager.stop()?)?,
+        ServiceCommand::Restart => say(&manager.restart()?)?,
+        ServiceCommand::Status => return Ok(code(manager.status()?)),
+        ServiceCommand::Logs(options) => return Ok(code(manager.logs(*options)?)),
     }
-    // A connection that is open is one more the daemon would wait for.
-    drop(admin);
-    let is_gone = process.wait(deadline.saturating_duration_since(Instant::now()));
-    drop(spinner);
-    if !is_gone {
-        let text = format!(
-            "conductord (pid {pid}) was asked to stop and still runs after {} s\nhint: kill -9 {pid}",
-            STOP_LIMIT.as_secs()
-        );
-        return Err(ClientError::Refused { text }.into());
-    }
-    writeln!(io::stdout(), "conductord (pid {pid}) has stopped")?;
     Ok(exit_code::OK)
 }
 
-pub(super) fn reload(global: &GlobalOptions) -> Result<u8, Failure> {
-    command(global, AdminRequest::Reload)
-}
-
-pub(super) fn cancel(global: &GlobalOptions, execution: &str) -> Result<u8, Failure> {
-    command(global, AdminRequest::Cancel { execution: execution.to_owned() })
-}
-
-fn command(global: &GlobalOptions, request: AdminRequest) -> Result<u8, Failure> {
-    let mut admin = Admin::connect(&global.route_to_running(ClientKind::Admin))?;
-    let text = admin.command(request)?;
-    writeln!(io::stdout(), "{}", printable(&text))?;
+fn install(global: &GlobalOptions, manager: &Manager) -> Result<u8, Failure> {
+    for file in manager.write()? {
+        say(&format!("wrote {}", file.display()))?;
+    }
+    let mut route = global.route_to_running(ClientKind::Admin);
+    // The service listens where the rule says, and not where this program was told to look.
+    let elsewhere = route.at.explicit.take();
+    // The manager's socket takes the place of the one before, whose daemon would serve nobody from then on.
+    if !manager.is_listening()?
+        && let Some(pid) = admin::stop_daemon(&route)?
+    {
+        say(&format!("conductord (pid {pid}), which ran without a service, has stopped"))?;
+    }
+    manager.enable()?;
+    let admin = Admin::connect_within(&route, FIRST_ANSWER)?;
+    say(&format!("conductord {} (pid {}) serves", admin.welcome.build, admin.welcome.pid))?;
+    if let Some(path) = elsewhere {
+        say(&format!(
+            "note: --socket or CONDUCTOR_SOCKET names {}, where the service does not listen",
+            path.display()
+        ))?;
+    }
     Ok(exit_code::OK)
 }
 
-/// Prints a stored result as it is; its address will do for its id.
-pub(super) fn result(global: &GlobalOptions, id: &str) -> Result<u8, Failure> {
-    let id = id.strip_prefix("conductor://result/").unwrap_or(id);
-    let mut admin = Admin::connect(&global.route_to_running(ClientKind::Admin))?;
-    let text = admin.result(id.to_owned())?;
-    io::stdout().write_all(text.as_bytes())?;
+fn uninstall(manager: &Manager) -> Result<u8, Failure> {
+    let removed = manager.remove()?;
+    if removed.is_empty() {
+        say("the service is not installed")?;
+    }
+    for file in removed {
+        say(&format!("removed {}", file.display()))?;
+    }
     Ok(exit_code::OK)
 }
 
-pub(super) fn version(global: &GlobalOptions) -> Result<u8, Failure> {
-    let daemon = match Admin::connect(&global.route_to_running(ClientKind::Admin)) {
-        Ok(admin) => format!("{} (running, pid {})", admin.welcome.build, admin.welcome.pid),
-        Err(error) if error.is_absent() => "not running".into(),
-        Err(_) => "not usable (see conductorctl doctor)".into(),
-    };
-    let deno = match conductor_deno::find(&Search::from_env(places::data_dir().unwrap_or_default())) {
-        Ok(found) => format!("{} ({})", found.deno.version, found.deno.path.display()),
-        Err(_) => format!("none yet; {} is fetched when code first runs", conductor_deno::PINNED),
-    };
-    let mut stdout = io::stdout();
-    writeln!(stdout, "conductorctl  {BUILD} (protocol {PROTOCOL_VERSION})")?;
-    writeln!(stdout, "conductord    {}", printable(&daemon))?;
-    writeln!(stdout, "deno          {deno}")?;
-    Ok(exit_code::OK)
+fn say(text: &str) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
-/// A process to be waited for that is not our child.
-#[cfg(target_os = "linux")]
-struct Process(Option<std::os::fd::OwnedFd>);
-
-#[cfg(target_os = "linux")]
-impl Process {
-    /// Held from before it is told to end, so that its number cannot come to mean another process.
-    fn open(pid: u32) -> Self {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        Self(pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()))
-    }
-
-    /// True when it has ended within `limit`.
-    fn wait(&self, limit: Duration) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        use std::os::fd::AsFd as _;
-        // It ended before it was looked at.
-        let Some(process) = &self.0 else { return true };
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
-    }
+fn code(is_well: bool) -> u8 {
+    if is_well { exit_code::OK } else { exit_code::FAILED }
 }
 
-/// A process to be waited for that is not our child. Not built or tested here.
-#[cfg(not(target_os = "linux"))]
-struct Process(Option<nix::unistd::Pid>);
-
-#[cfg(not(target_os = "linux"))]
-impl Process {
-    fn open(pid: u32) -> Self {
-        Self(i32::try_from(pid).ok().map(nix::unistd::Pid::from_raw))
-    }
-
-    /// True when it has ended within `limit`.
-    fn wait(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let Some(pid) = self.0 else { return true };
-        while nix::sys::signal::kill(pid, None).is_ok() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        true
+impl From<ManagerError> for Failure {
+    fn from(error: ManagerError) -> Self {
+        Self::Manager(error)
     }
 }
