@@ -179,7 +179,6 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Result { id } => admin::result(global, id),
         Command::Packages(options) => packages::packages(global, options),
         Command::Client(options) => clients::clients(global, options),
-        Command::Version => service::version(global),
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),
         Command::Completions { shell } => completions(*shell),
