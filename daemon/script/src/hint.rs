@@ -26,6 +26,8 @@ pub(crate) fn hint(source: &str, offset: usize, message: &str) -> Option<&'stati
         "the code ends before everything is closed: was it cut off?"
     } else if is_misplaced_decorator(line, rest, message) {
         "only classes and their members can be decorated, and decorators stand before all modifiers"
+    } else if message.contains("too costly to check") {
+        "use fewer levels of nesting, fewer private names, or smaller parts"
     } else if message.contains("nested too deeply") {
         "split the expression into parts, or read large data from a file or a string"
     } else {

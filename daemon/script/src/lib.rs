@@ -42,6 +42,7 @@
 //! - A regular expression is checked by V8, when the program starts.
 
 mod completion;
+mod cost;
 mod edits;
 mod error;
 mod hint;

@@ -1,5 +1,7 @@
 //! Names that cannot clash with the user's: all begin with a prefix that the source does not contain.
 
+use std::collections::HashSet;
+
 /// Makes names for one program.
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -9,10 +11,14 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(source: &str) -> Self {
-        let prefix = std::iter::once("$c".to_owned())
-            .chain((0_u32..).map(|n| format!("$c{n}_")))
-            .find(|prefix| !source.contains(prefix.as_str()))
-            .expect("a source of finite length does not contain every prefix");
+        let used: HashSet<&str> =
+            source.match_indices("$c").filter_map(|(at, _)| number(&source[at + 2..])).collect();
+        let prefix = if source.contains("$c") {
+            let free = (0_u32..).map(|n| n.to_string()).find(|n| !used.contains(n.as_str()));
+            format!("$c{}_", free.expect("a source of finite length does not contain every number"))
+        } else {
+            "$c".to_owned()
+        };
         Self { prefix, made: 0 }
     }
 
@@ -31,4 +37,10 @@ impl Names {
         self.made += 1;
         format!("{}{}", self.prefix, self.made)
     }
+}
+
+/// The digits at the start of `text`, when an underscore follows them.
+fn number(text: &str) -> Option<&str> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    text[digits..].starts_with('_').then(|| &text[..digits])
 }

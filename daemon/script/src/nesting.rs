@@ -9,6 +9,7 @@
 //! or a division, nothing is skipped, and what brackets close there still counts.
 
 use crate::edits::is_line_end;
+use crate::rewrite::skip_blank;
 
 /// The greatest bound that is let through. Each level costs the parser at most about 7 KB of stack in a debug build.
 pub(crate) const MOST_LEVELS: usize = 4_000;
@@ -148,6 +149,10 @@ struct Level {
     kept: usize,
     /// Open angle brackets, if that is what they are.
     angles: usize,
+    /// Behind a decorator: a line end or a `}` may come before the class that it belongs to.
+    is_decorated: bool,
+    /// The same behind a decorator that may hold braces itself, which the parser lets through.
+    is_decorated_oddly: bool,
 }
 
 impl Level {
@@ -261,6 +266,7 @@ impl<'s> Scan<'s> {
             let level = self.level();
             let ended = level.count();
             (level.run, level.kept, level.angles) = (0, 0, 0);
+            (level.is_decorated, level.is_decorated_oddly) = (false, false);
             self.depth -= ended;
         }
     }
@@ -270,7 +276,9 @@ impl<'s> Scan<'s> {
     fn begin(&mut self, continues: bool) {
         let ended_by = std::mem::take(&mut self.ended_by);
         let new_line = std::mem::take(&mut self.new_line) && self.ends_operand;
+        let is_decorated = self.level().is_decorated;
         let ended = match ended_by {
+            _ if is_decorated && ended_by != b';' => false,
             b';' => !matches!(self.word, "else" | "while"),
             b'}' => !continues,
             _ => new_line && !continues,
@@ -315,6 +323,8 @@ impl<'s> Scan<'s> {
             '}' => {
                 self.ended_by = b'}';
                 self.begins_statement = true;
+                let around = self.level();
+                around.is_decorated &= around.is_decorated_oddly || around.angles > 0;
             }
             _ if level.is_head => self.begins_statement = true,
             _ => (self.last, self.ends_operand) = (Last::Operand, true),
@@ -361,8 +371,13 @@ impl<'s> Scan<'s> {
         let is_postfix = self.last == Last::Operand && !self.new_line;
         let is_prefix = self.last != Last::Operand;
         let is_label = self.is_label;
-        self.begin(true);
+        self.begin(c != '@');
         let mut last = Last::Operator;
+        if c == '@' {
+            let is_odd = is_odd_decorator(&self.source[skip_blank(self.source, self.at)..]);
+            let level = self.level();
+            (level.is_decorated, level.is_decorated_oddly) = (true, level.is_decorated_oddly || is_odd);
+        }
         match (c, self.next_byte()) {
             ('!', next) if next != Some(b'=') && is_postfix => last = Last::Operand,
             ('+', Some(b'+')) | ('-', Some(b'-')) => {
@@ -499,6 +514,12 @@ impl<'s> Scan<'s> {
             }
         }
     }
+}
+
+/// True when a decorator that goes on like this is neither a name nor in parentheses.
+fn is_odd_decorator(rest: &str) -> bool {
+    let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
+    !rest.starts_with('(') && word.is_empty() || matches!(word, "async" | "class" | "function" | "new")
 }
 
 fn is_word(c: char) -> bool {

@@ -1,7 +1,7 @@
 //! From text to syntax tree, or to the first error.
 //!
-//! Hostile input is expected: what nests too deeply for the recursion of the parser, or of a walk over its tree, is
-//! refused here and nowhere else. What only a type checker minds is let through, as Deno does.
+//! Hostile input is expected: what nests too deeply for the recursion of the parser, or of a walk over its tree, or takes
+//! the checks too long, is refused here and nowhere else. What only a type checker minds is let through, as Deno does.
 
 use std::collections::HashSet;
 
@@ -13,6 +13,7 @@ use oxc_parser::{ParseOptions, Parser};
 use oxc_semantic::{Scoping, SemanticBuilder};
 use oxc_span::{GetSpan, SourceType};
 
+use crate::cost::too_costly_at;
 use crate::nesting::{MOST_LEVELS, too_deep_at};
 use crate::rewrite::skip_blank;
 
@@ -54,6 +55,12 @@ pub(crate) fn parse<'a>(allocator: &'a Allocator, source: &'a str) -> Result<Par
     let program: &Program<'a> = allocator.alloc(parsed.program);
     if let Some(offset) = TreeDepth::excess(program) {
         return Err(too_deep(offset));
+    }
+    if let Some(offset) = too_costly_at(program) {
+        return Err(ParseError {
+            message: "The program is too costly to check from here on".to_owned(),
+            offset,
+        });
     }
     let checked = SemanticBuilder::new_compiler().with_enum_eval(true).build(program);
     let mut errors: Vec<_> = checked.diagnostics.errors().filter(|error| !is_tolerated(error)).collect();

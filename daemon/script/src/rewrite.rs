@@ -69,6 +69,7 @@ pub(crate) fn rewrite<'s, 'a>(source: &'a str, program: &'s Program<'a>, scoping
         function_depth: 0,
         namespace: None,
         constructor_assignments: None,
+        assigned: 0,
         decorated: None,
         storages: HashMap::new(),
         runtime: None,
@@ -95,6 +96,8 @@ struct Rewriter<'s, 'a> {
     namespace: Option<String>,
     /// What a derived constructor must run behind `super()`.
     constructor_assignments: Option<String>,
+    /// The length of all copies of them that were inserted behind `super()`.
+    assigned: usize,
     /// The class whose body the walk is in, when something of it is decorated.
     decorated: Option<DecoratedClass>,
     /// The private fields behind private accessors that are decorated, by the offset of the accessor.

@@ -3,7 +3,7 @@
 use conductor_script::prepare;
 
 /// Ways to nest: before, inside, after. The first and last are repeated.
-const FORMS: [(&str, &str, &str); 62] = [
+const FORMS: [(&str, &str, &str); 70] = [
     ("(", "1", ")"),
     ("(", "", ""),
     ("[", "1", "]"),
@@ -65,6 +65,14 @@ const FORMS: [(&str, &str, &str); 62] = [
     ("if(a)/\"/;(", "1", ""),
     ("'\\\r\n';(", "1", ")"),
     ("x as void / (", "1", ""),
+    ("@a class extends ", "b", "{}"),
+    ("(@a\nclass extends ", "b", "{})"),
+    ("@a @b\nclass{x=", "b", "}"),
+    ("@a\n@b()\nclass extends ", "b", "{}"),
+    ("@a<{}>()\nclass extends ", "b", "{}"),
+    ("@{}\nclass extends ", "b", "{}"),
+    ("@class{} class extends ", "b", "{}"),
+    ("@(class{m(){", "b", "}})class{}"),
     ("a<", "1", ""),
 ];
 
@@ -112,6 +120,16 @@ fn what_is_let_through_has_stack_enough() {
 }
 
 #[test]
+fn many_decorators_are_no_nesting() {
+    let members =
+        ["@a @b(1) m() {}\n", "@a\n@b.c({})\nstatic x = {}\n", "@a accessor y = function () {}\n"].concat();
+    prepare(&format!("class A {{\n{}}}", members.repeat(1_500))).expect("4500 decorated members");
+    let classes: String =
+        (0..3_000).map(|n| format!("@a\nclass A{n} {{\n @c m() {{}}\n}}\nf.g.h()\n")).collect();
+    prepare(&classes).expect("3000 decorated classes");
+}
+
+#[test]
 fn nesting_that_people_write_is_fine() {
     for (before, inside, after) in
         [("(", "1", ")"), ("[", "1", "]"), ("f(", "1", ")"), ("if(a){", "1", "}"), ("{", "1", "}")]
@@ -120,6 +138,42 @@ fn nesting_that_people_write_is_fine() {
     }
     prepare(&vec!["'text'"; 1_000].join(" + ")).expect("1000 terms");
     prepare(&format!("{}c", "if (a) { b() } else ".repeat(300))).expect("300 branches");
+}
+
+/// Sources that took the checks minutes.
+#[test]
+fn what_takes_quadratic_time_is_refused() {
+    let many = |text: fn(usize) -> String| (0..20_000).map(text).collect::<String>();
+    let deep = |text: &str| format!("for(;;){}{text}{}", "{".repeat(3_500), "}".repeat(3_500));
+    let labels: String = (0..1_900).map(|n| format!("l{n}:{{")).collect();
+    let doubled: String = (0..60).map(|n| format!("a{}=a{n}+a{n},", n + 1)).collect();
+    let sources = [
+        deep(&many(|n| format!("var x{n};"))),
+        deep(&many(|_| "x;y;z;".to_owned())),
+        deep(&many(|_| "await x;".to_owned())),
+        deep(&many(|_| "continue;continue;continue;".to_owned())),
+        format!("{labels}{}{}", "break l0;".repeat(20_000), "}".repeat(1_900)),
+        format!("class A{{{}}}", many(|n| format!("#a{n};m{n}(){{this.#a{n}}}"))),
+        format!("class A{{{}m(){{{}}}}}", many(|n| format!("#aa{n};")), many(|n| format!("this.#ab{n};"))),
+        many(|n| format!("enum E{{a{n}=a0}}")),
+        format!("enum E{{a0='text',{doubled}}}"),
+        format!("class A{{{}}}", many(|n| format!("@a b{n};@c d{n};"))),
+    ];
+    for source in sources {
+        let Err(error) = prepare(&source) else { panic!("{} is let through", &source[..40]) };
+        assert!(error.message.contains("too costly"), "{}: {}", &source[..40], error.message);
+        assert!(error.hint.is_some());
+    }
+    let parameters: String = (0..10_000).map(|n| format!("public a{n},")).collect();
+    let supers = format!("class A extends B{{constructor({parameters}){{{}}}}}", "super();".repeat(10_000));
+    assert!(prepare(&supers).expect_err("copies").message.contains("parameter properties"));
+}
+
+#[test]
+fn many_names_of_the_kind_that_is_made_cost_nothing() {
+    let names: String = (0..100_000).map(|n| format!("$c{n}_;")).collect();
+    let script = prepare(&names).expect("names");
+    assert_eq!(script.api_name, "$c100000_");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! Deno, initializers of other fields see the properties: one that mentions `this` moves into a private method that the
 //! constructor calls.
 
+use std::collections::HashMap;
+
 use oxc_ast::ast::*;
 use oxc_ast_visit::{Visit, walk};
 use oxc_span::{GetSpan, Span};
@@ -11,6 +13,9 @@ use oxc_syntax::scope::ScopeFlags;
 
 use super::Rewriter;
 use super::modules::quote;
+
+/// The greatest length of all that is inserted behind calls of `super`, in bytes: each of them gets the whole.
+const MOST_ASSIGNED: usize = 8 << 20;
 
 const MODIFIERS: [&str; 7] =
     ["public", "private", "protected", "readonly", "override", "abstract", "declare"];
@@ -70,7 +75,7 @@ impl<'a> Rewriter<'_, 'a> {
             assignments.push(class.start());
         }
         // Only what comes first in the text is known when the constructor is reached, so fields are named ahead of it.
-        let mut initializers = Vec::new();
+        let mut initializers = HashMap::new();
         for element in &it.body.body {
             if let ClassElement::PropertyDefinition(field) = element
                 && !properties.is_empty()
@@ -78,7 +83,7 @@ impl<'a> Rewriter<'_, 'a> {
             {
                 let method = format!("#{}", self.out.names.fresh());
                 assignments.push(format!("{target}=this.{method}()"));
-                initializers.push((field.span.start, method));
+                initializers.insert(field.span.start, method);
             }
         }
         let outer = self.constructor_assignments.take();
@@ -91,8 +96,8 @@ impl<'a> Rewriter<'_, 'a> {
                     self.constructor(method, &assignments.join(","), it.heritage.is_some());
                 }
                 ClassElement::PropertyDefinition(field) => {
-                    let moved = initializers.iter().find(|(start, _)| *start == field.span.start);
-                    self.field(field, start, moved.map(|(_, method)| method.as_str()));
+                    let moved = initializers.get(&field.span.start);
+                    self.field(field, start, moved.map(String::as_str));
                 }
                 ClassElement::MethodDefinition(method) => self.method(method, start),
                 ClassElement::AccessorProperty(accessor) => self.accessor(accessor, start),
@@ -119,9 +124,18 @@ impl<'a> Rewriter<'_, 'a> {
 
     /// `super(a)` becomes `(super(a),this.x=x,this)` in a constructor with parameter properties.
     pub(super) fn super_call(&mut self, it: &CallExpression<'a>) {
-        let Some(assignments) = self.constructor_assignments.clone() else { return };
+        let Some(assignments) = &self.constructor_assignments else { return };
+        self.assigned += assignments.len();
+        if self.assigned > MOST_ASSIGNED {
+            return self.unsupported(
+                it.span.start,
+                "a class with this many parameter properties cannot call `super` this often",
+                "call `super` once, or assign the properties in the constructor",
+            );
+        }
+        let text = format!(",{assignments},this)");
         self.out.edits.open(it.span.start, "(");
-        self.out.edits.close(it.span.end, format!(",{assignments},this)"));
+        self.out.edits.close(it.span.end, text);
     }
 
     /// `start` is where the element begins without its decorators.
