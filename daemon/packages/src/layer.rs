@@ -102,7 +102,8 @@ impl Record {
     }
 }
 
-/// A finished layer. While a value of this type lives, in this process or another, the directory is not removed.
+/// A finished layer. While a value of this type lives, in this process or another, the directory is not removed for age or
+/// size: keep one for as long as workers use it.
 #[derive(Debug)]
 pub struct Layer {
     path: PathBuf,

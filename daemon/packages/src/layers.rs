@@ -296,7 +296,10 @@ impl LayersTask {
         if matches!(answer, Err(LayerError::Cancelled)) && !flight.waiting.is_empty() {
             return self.start(id);
         }
-        self.failures.note(&id.0, &answer, Instant::now());
+        // An update that failed says nothing about the layer that is there.
+        if id.1 == Resolve::IfMissing || answer.is_ok() {
+            self.failures.note(&id.0, &answer, Instant::now());
+        }
         for waiting in self.flights.remove(&id).map(|flight| flight.waiting).unwrap_or_default() {
             // receiver gone: the caller gave up
             let _gone = waiting.send(answer.clone()).is_err();

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use conductor_packages::{
     Change, FetchEnvironment, LayerError, LayerRequest, Layers, Limits, Outdated, Progress,
 };
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::registry::{Fault, Registry, left_and_right};
@@ -196,6 +197,11 @@ async fn an_update_takes_newer_versions_and_says_which() {
     bed.tidy(1).await;
     let (_, changes) = bed.layers.update(request(LEFT), &watch::Sender::default()).await.unwrap();
     assert_eq!(changes, []);
+
+    registry.fail("/npm/left", Fault::Status(503));
+    let failed = bed.layers.update(request(LEFT), &watch::Sender::default()).await;
+    assert!(matches!(failed, Err(LayerError::RegistryUnreachable { .. })));
+    assert_eq!(bed.ensure(LEFT).await.unwrap().name(), new.name(), "the layer that is there serves on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +232,7 @@ async fn a_pinned_lock_is_the_only_source() {
     let layer = bed.ensure("npm:left@1.2,npm:right@^2").await.unwrap();
     let place = tempfile::tempdir().unwrap();
     let lock = place.path().join("packages.lock");
-    fs::copy(layer.lock(), &lock).unwrap();
+    fs::write(&lock, fs::read(layer.lock()).unwrap()).unwrap();
     registry.publish("left", "1.9.0", &[], "module.exports = 'newer'");
     let pinned = |wanted: &str| LayerRequest::of_list(&list(wanted), deno(), Some(lock.clone())).unwrap();
     let ensure = |wanted: &str| {
@@ -258,6 +264,55 @@ async fn a_pinned_lock_is_the_only_source() {
     assert!(matches!(ensure(LEFT).await, Err(LayerError::PinnedLock { .. })));
     fs::remove_file(&lock).unwrap();
     assert!(matches!(ensure(LEFT).await, Err(LayerError::PinnedLock { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_package_runs_while_it_is_fetched() {
+    let registry = Registry::start().await;
+    let place = tempfile::tempdir().unwrap();
+    let trace = place.path().join("ran").display().to_string();
+    let script = format!("touch {trace}");
+    let scripts =
+        ["preinstall", "install", "postinstall", "prepare"].map(|name| (name.to_owned(), script.clone()));
+    let scripts: BTreeMap<String, String> = scripts.into();
+    let code = format!("require('node:fs').writeFileSync({trace:?}, ''); throw new Error('it ran')");
+    let more = json!({"main": "index.js", "scripts": scripts, "hasInstallScript": true});
+    registry.publish_files("left", "1.0.0", &[], more, &[("index.js", &code)]);
+    let bed = Bed::with(registry.environment(), |_| {});
+    let layer = bed.ensure(LEFT).await.unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    assert!(import(&layer, LEFT).contains("write access"), "a worker may not write either");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_tried_again_after_a_while() {
+    let registry = left_and_right().await;
+    let bed = Bed::with(registry.environment(), |_| {});
+    let listed = "npm:left@^1,npm:late@^1";
+    let layer = bed.ensure(listed).await.unwrap();
+    assert_eq!(layer.missing().len(), 1);
+    let age = || {
+        let record = fs::File::open(layer.path().join("layer.json")).unwrap();
+        record.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    };
+    // In vain, and not again at once.
+    age();
+    let asked = registry.count("/npm/late");
+    assert_eq!(bed.ensure(listed).await.unwrap().name(), layer.name());
+    assert_eq!(registry.count("/npm/late"), asked + 1);
+    bed.ensure(listed).await.unwrap();
+    assert_eq!(registry.count("/npm/late"), asked + 1);
+    // A registry that is down takes nothing away.
+    age();
+    registry.fail("/npm/left", Fault::Status(503));
+    registry.fail(ARCHIVE, Fault::Status(503));
+    assert_eq!(bed.ensure(listed).await.unwrap().name(), layer.name());
+    registry.heal();
+    age();
+    registry.publish("late", "1.0.0", &[], "module.exports = 'late'");
+    let complete = bed.ensure(listed).await.unwrap();
+    assert!(complete.missing().is_empty());
+    assert_eq!(import(&complete, "npm:late@^1"), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
