@@ -13,8 +13,8 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_span::GetSpan as _;
 use oxc_syntax::scope::{ScopeFlags, ScopeId};
 
-/// The steps that are let through. One takes the checks up to 10 ns in a release build, so this is about a second; 5 MB
-/// of ordinary code have less than a third of it.
+/// The steps that are let through. One takes the checks up to 10 ns in a release build, so this is about a second; 6 MB
+/// of ordinary code have about a tenth of it.
 const MOST_STEPS: u64 = 150_000_000;
 
 /// A program of fewer bytes has no time for that many steps, however deep it nests.
