@@ -101,7 +101,9 @@ impl Paths<'_> {
             for (place, path) in self.places() {
                 // A relative directory in a PATH would depend on where the daemon stands.
                 let directories: Vec<_> = env::split_paths(path).filter(|dir| dir.is_absolute()).collect();
-                if let Some(program) = directories.iter().map(|dir| dir.join(command)).find(|p| is_executable(p)) {
+                if let Some(program) =
+                    directories.iter().map(|dir| dir.join(command)).find(|p| is_executable(p))
+                {
                     return Ok(Found { program, place });
                 }
                 searched.push((place, directories.len()));
@@ -220,7 +222,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let dirs = ["configured", "session", "login"].map(|name| root.path().join(name));
         program(&dirs[0], "tool", 0o644);
-        let [_, session, login] = dirs.each_ref().map(|dir| program(dir, "other", 0o755).with_file_name("tool"));
+        let [_, session, login] =
+            dirs.each_ref().map(|dir| program(dir, "other", 0o755).with_file_name("tool"));
         program(&dirs[2], "tool", 0o755);
         let paths = Paths {
             configured: Some(dirs[0].as_os_str()),
@@ -229,7 +232,11 @@ mod tests {
         };
         let find = |paths: &Paths<'_>, command: &str| paths.find(command, root.path());
         let found = find(&paths, "tool").expect("found");
-        assert_eq!(found, Found { program: login, place: Place::LoginShell }, "not executable, not there, there");
+        assert_eq!(
+            found,
+            Found { program: login, place: Place::LoginShell },
+            "not executable, not there, there"
+        );
         program(&dirs[1], "tool", 0o755);
         assert_eq!(find(&paths, "tool").expect("found"), Found { program: session, place: Place::Session });
         assert_eq!(find(&paths, "other").expect("found").place, Place::Configured);
@@ -241,14 +248,21 @@ mod tests {
     fn what_is_nowhere_says_where_it_was_looked_for() {
         let paths = Paths { session: Some(OsStr::new("/a:/b:relative")), ..Paths::default() };
         let error = paths.find("no-such-tool", Path::new("/")).expect_err("nowhere").to_string();
-        assert!(error.contains("the session's PATH (2 directories), the system's directories (6 directories)"), "{error}");
+        assert!(
+            error.contains("the session's PATH (2 directories), the system's directories (6 directories)"),
+            "{error}"
+        );
         let error = paths.find("/no/such", Path::new("/")).expect_err("nowhere").to_string();
         assert!(error.contains("in the path that is configured\nhint"), "{error}");
     }
 
     #[test]
     fn a_program_finds_what_lies_beside_it_and_never_a_sessions_path() {
-        let paths = Paths { session: Some(OsStr::new("/session")), login_shell: Some(OsStr::new("/l")), configured: None };
+        let paths = Paths {
+            session: Some(OsStr::new("/session")),
+            login_shell: Some(OsStr::new("/l")),
+            configured: None,
+        };
         assert_eq!(paths.for_child(Path::new("/nvm/bin/npx")), "/nvm/bin:/l");
         let paths = Paths { configured: Some(OsStr::new("/c")), ..paths };
         assert_eq!(paths.for_child(Path::new("/nvm/bin/npx")), "/c");

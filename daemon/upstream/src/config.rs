@@ -76,7 +76,10 @@ pub struct ServerConfig {
 pub(crate) enum Endpoint {
     Stdio(Stdio),
     /// Streamable HTTP; tries the older transport where that was not named and the server refuses this one.
-    Http { remote: Remote, named: bool },
+    Http {
+        remote: Remote,
+        named: bool,
+    },
     /// HTTP with server-sent events, of protocol revision 2024-11-05.
     Sse(Remote),
 }

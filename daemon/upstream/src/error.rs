@@ -16,7 +16,9 @@ pub enum CallError {
     UnknownTool { server: String, tool: String, nearest: Vec<String> },
     #[error("the server {server} cannot be used: {reason}")]
     Disabled { server: String, reason: String },
-    #[error("the tool {tool} of {server} may not be called\nhint: `{rule}` in the configuration of {server} decides it")]
+    #[error(
+        "the tool {tool} of {server} may not be called\nhint: `{rule}` in the configuration of {server} decides it"
+    )]
     Denied { server: String, tool: String, rule: &'static str },
     #[error("the server {server} did not start: {reason}{}", last_lines(stderr))]
     Start { server: String, reason: String, stderr: Vec<String> },
@@ -30,7 +32,11 @@ pub enum CallError {
     Disconnected { server: String, method: String, reason: String, stderr: Vec<String> },
     #[error("the request was cancelled")]
     Cancelled,
-    #[error("the answer of {server} is larger than the {} bytes that are taken{}", limit, actual_bytes(actual))]
+    #[error(
+        "the answer of {server} is larger than the {} bytes that are taken{}",
+        limit,
+        actual_bytes(actual)
+    )]
     TooLarge { server: String, limit: usize, actual: Option<u64> },
     #[error("the server {server} broke the protocol: {reason}")]
     Protocol { server: String, reason: String },
@@ -87,7 +93,10 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             // The server may be back, or less busy, by then.
-            Self::Unavailable { .. } | Self::Disconnected { .. } | Self::Busy { .. } | Self::Timeout { .. } => true,
+            Self::Unavailable { .. }
+            | Self::Disconnected { .. }
+            | Self::Busy { .. }
+            | Self::Timeout { .. } => true,
             // Somebody has to change something first.
             Self::UnknownServer { .. }
             | Self::UnknownTool { .. }

@@ -32,7 +32,9 @@ pub enum KeyringError {
     None,
     #[error("the keyring has no value for {service}/{account}\nhint: {hint}")]
     NotFound { service: String, account: String, hint: String },
-    #[error("the keyring cannot be asked: {tool} does not start\nhint: install {tool}, or use ${{env:NAME}} or ${{file:PATH}}")]
+    #[error(
+        "the keyring cannot be asked: {tool} does not start\nhint: install {tool}, or use ${{env:NAME}} or ${{file:PATH}}"
+    )]
     Tool { tool: &'static str, source: io::Error },
     #[error("the keyring did not answer within 10 seconds\nhint: is it locked?")]
     Timeout,
@@ -83,7 +85,9 @@ impl Keyring for SystemKeyring {
             Ok(Ok(value)) if status.success() && !value.is_empty() => {
                 Ok(value.trim_end_matches(['\n', '\r']).to_owned())
             }
-            _ => Err(KeyringError::NotFound { service: service.to_owned(), account: account.to_owned(), hint }),
+            _ => {
+                Err(KeyringError::NotFound { service: service.to_owned(), account: account.to_owned(), hint })
+            }
         }
     }
 }

@@ -79,7 +79,11 @@ impl LogRing {
     /// The last `n` lines that the server itself wrote.
     pub(crate) fn tail(&self, n: usize) -> Vec<String> {
         let lines = self.lock();
-        let own = lines.lines.iter().rev().filter(|line| matches!(line.source, LogSource::Stderr | LogSource::Stdout));
+        let own = lines
+            .lines
+            .iter()
+            .rev()
+            .filter(|line| matches!(line.source, LogSource::Stderr | LogSource::Stdout));
         let mut tail: Vec<_> =
             own.filter(|line| !line.text.trim().is_empty()).take(n).map(|line| line.text.clone()).collect();
         tail.reverse();
@@ -90,8 +94,7 @@ impl LogRing {
     pub(crate) async fn pump(&self, stderr: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(stderr);
         let mut line = Vec::new();
-        loop {
-            let Ok(part) = reader.fill_buf().await else { break };
+        while let Ok(part) = reader.fill_buf().await {
             if part.is_empty() {
                 break;
             }

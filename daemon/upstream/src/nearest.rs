@@ -21,7 +21,8 @@ pub(crate) fn ranked<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -
 fn distance(wanted: &str, candidate: &str) -> Option<usize> {
     let distance = strsim::osa_distance(wanted, candidate);
     let longest = wanted.chars().count().max(candidate.chars().count());
-    let within = wanted.len() >= 3 && candidate.contains(wanted) || candidate.len() >= 3 && wanted.contains(candidate);
+    let within =
+        wanted.len() >= 3 && candidate.contains(wanted) || candidate.len() >= 3 && wanted.contains(candidate);
     (distance * 3 <= longest || within).then_some(distance)
 }
 

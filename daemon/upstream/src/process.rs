@@ -137,4 +137,3 @@ impl Drop for Group {
 pub(crate) fn describe(status: Option<ExitStatus>) -> String {
     status.map_or_else(|| "it ended".to_owned(), |status| format!("it ended with {status}"))
 }
-

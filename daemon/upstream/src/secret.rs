@@ -11,8 +11,8 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use serde_json::Value;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 
 /// Stands where a secret stood.
 pub const REDACTED: &str = "[redacted]";
@@ -21,7 +21,8 @@ pub const REDACTED: &str = "[redacted]";
 const MIN_BYTES: usize = 4;
 
 /// Words in a variable's name that say its value is a secret.
-const NAME_SIGNS: [&str; 9] = ["TOKEN", "KEY", "SECRET", "PASS", "PWD", "AUTH", "CREDENTIAL", "COOKIE", "DSN"];
+const NAME_SIGNS: [&str; 9] =
+    ["TOKEN", "KEY", "SECRET", "PASS", "PWD", "AUTH", "CREDENTIAL", "COOKIE", "DSN"];
 
 /// What RFC 3986 asks to be percent-encoded; some encoders do so with more.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -167,7 +168,9 @@ mod tests {
     fn base64_is_found_wherever_the_secret_lies_in_the_encoded_bytes() {
         let secret = "correct-horse-battery";
         for around in ["", "u", "us", "user:", "user1:"] {
-            for engine in [&base64::engine::general_purpose::STANDARD, &base64::engine::general_purpose::URL_SAFE] {
+            for engine in
+                [&base64::engine::general_purpose::STANDARD, &base64::engine::general_purpose::URL_SAFE]
+            {
                 let text = engine.encode(format!("{around}{secret}{around}"));
                 let redacted = Redactor::new([&Secret::new(secret)]).redact(&text);
                 assert!(redacted.contains(REDACTED), "{around:?} {text} {redacted}");

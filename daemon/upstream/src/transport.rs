@@ -29,7 +29,10 @@ pub(crate) struct Tapped<T> {
 impl<T: Transport<RoleClient>> Transport<RoleClient> for Tapped<T> {
     type Error = T::Error;
 
-    fn send(&mut self, item: ClientJsonRpcMessage) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
+    fn send(
+        &mut self,
+        item: ClientJsonRpcMessage,
+    ) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
         self.ledger.sent(&item);
         self.inner.send(item)
     }

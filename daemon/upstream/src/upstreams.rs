@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::Client;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -196,8 +197,13 @@ impl Upstreams {
     fn command(&self, server: &ServerRef, command: impl Fn() -> Command) -> Result<(), CallError> {
         let entry = self.entry(server)?;
         for connection in self.registry().connections_of(&entry) {
-            // Receiver gone: it has ended already.
-            connection.commands.send(command()).ok();
+            // Closed: it has ended already.
+            if let Err(TrySendError::Full(_)) = connection.commands.try_send(command()) {
+                return Err(CallError::Busy {
+                    server: server.name.clone(),
+                    limit: self.0.options.max_in_flight,
+                });
+            }
         }
         Ok(())
     }
@@ -213,7 +219,9 @@ impl Upstreams {
             return Ok(entry.clone());
         }
         let name = server.name.clone();
-        let Some(profile) = profile else { return Err(CallError::UnknownServer { name, nearest: Vec::new() }) };
+        let Some(profile) = profile else {
+            return Err(CallError::UnknownServer { name, nearest: Vec::new() });
+        };
         match profile.set.get(&name).map(|server| &server.config) {
             Some(Err(why)) => Err(disabled(name, why)),
             _ => {
@@ -227,7 +235,9 @@ impl Upstreams {
     /// The same, after another look for a command that was not found before.
     async fn entry_to_use(&self, server: &ServerRef) -> Result<Entry, CallError> {
         let entry = self.entry(server)?;
-        let (Endpoint::Stdio(stdio), Some(Err(_))) = (&entry.config.endpoint, &entry.found) else { return Ok(entry) };
+        let (Endpoint::Stdio(stdio), Some(Err(_))) = (&entry.config.endpoint, &entry.found) else {
+            return Ok(entry);
+        };
         let profile = self.registry().profiles.get(&server.profile).cloned();
         let Some(profile) = profile else { return Ok(entry) };
         let login = self.0.login_shell.path().await;

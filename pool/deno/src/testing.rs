@@ -1,4 +1,6 @@
-//! The Deno that tests run.
+//! The Deno that tests run, and other programs that they fetch.
+
+pub mod packages;
 
 use std::env;
 use std::error::Error;

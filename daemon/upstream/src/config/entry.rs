@@ -13,15 +13,33 @@ use url::Url;
 use crate::config::expand::{Expanded, Expansion};
 use crate::config::parse::{Members, Source, unknown_key};
 use crate::config::{
-    DEFAULT_IDLE_TIMEOUT, DEFAULT_TIMEOUT, Disabled, Endpoint, Expose, Life, Remote, Scope, Server, ServerConfig, Start,
-    Stdio, ToolFilter,
+    DEFAULT_IDLE_TIMEOUT, DEFAULT_TIMEOUT, Disabled, Endpoint, Expose, Life, Remote, Scope, Server,
+    ServerConfig, Start, Stdio, ToolFilter,
 };
 use crate::secret::{Redactor, Secret, is_secret_variable};
 
 /// Every key that means something here.
 const KEYS: [&str; 20] = [
-    "command", "args", "env", "cwd", "url", "headers", "type", "disabled", "enabled", "description", "scope",
-    "idle_timeout", "max_lifetime", "start", "timeout", "allow_tools", "deny_tools", "expose", "transport", "http_url",
+    "command",
+    "args",
+    "env",
+    "cwd",
+    "url",
+    "headers",
+    "type",
+    "disabled",
+    "enabled",
+    "description",
+    "scope",
+    "idle_timeout",
+    "max_lifetime",
+    "start",
+    "timeout",
+    "allow_tools",
+    "deny_tools",
+    "expose",
+    "transport",
+    "http_url",
 ];
 
 /// Keys of IDEs that say how the IDE itself is to treat the server.
@@ -83,7 +101,12 @@ pub(crate) fn read<'a>(
     Server { description: draft.description, config }
 }
 
-fn draft<'a>(source: Source<'a>, name: &str, raw: &'a RawValue, warnings: &mut Vec<String>) -> Result<Draft, String> {
+fn draft<'a>(
+    source: Source<'a>,
+    name: &str,
+    raw: &'a RawValue,
+    warnings: &mut Vec<String>,
+) -> Result<Draft, String> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
         return Err("a server's name has 1 to 64 bytes and no control characters".to_owned());
     }
@@ -196,8 +219,10 @@ fn stdio(draft: &Draft, command: &str, values: &mut Values<'_, '_>) -> Result<St
         env.insert(name.clone(), Secret::new(value));
     }
     let cwd = draft.cwd.as_ref().map(|cwd| values.expand("cwd", cwd)).transpose()?;
-    let cwd = cwd.map(|cwd| values.expansion.workspace.unwrap_or(values.expansion.home).join(PathBuf::from(cwd)));
-    let all = args.iter().map(Secret::expose).chain([expanded.as_str()]).chain(env.values().map(Secret::expose));
+    let cwd =
+        cwd.map(|cwd| values.expansion.workspace.unwrap_or(values.expansion.home).join(PathBuf::from(cwd)));
+    let all =
+        args.iter().map(Secret::expose).chain([expanded.as_str()]).chain(env.values().map(Secret::expose));
     if all.into_iter().any(|text| text.contains('\0')) {
         return Err("a value has a NUL character in it".to_owned());
     }
@@ -214,11 +239,17 @@ fn remote(draft: &Draft, url: &str, values: &mut Values<'_, '_>) -> Result<Remot
     if let Some(password) = parsed.password() {
         values.secrets.push(Secret::new(password));
     }
-    values.secrets.extend(parsed.query_pairs().filter(|(name, value)| is_secret_variable(name, value)).map(|(_, value)| Secret::new(value)));
+    values.secrets.extend(
+        parsed
+            .query_pairs()
+            .filter(|(name, value)| is_secret_variable(name, value))
+            .map(|(_, value)| Secret::new(value)),
+    );
     let mut headers = BTreeMap::new();
     for (name, value) in &draft.headers {
         let value = values.expand(&format!("headers.{name}"), value)?;
-        http::HeaderName::try_from(name.as_str()).map_err(|_| format!("`headers`: {name:?} cannot name a header"))?;
+        http::HeaderName::try_from(name.as_str())
+            .map_err(|_| format!("`headers`: {name:?} cannot name a header"))?;
         http::HeaderValue::try_from(value.as_str())
             .map_err(|_| format!("`headers`: the value of {name} cannot be sent in a header"))?;
         values.secrets.push(Secret::new(value.as_str()));
@@ -293,9 +324,13 @@ impl<'de> Deserialize<'de> for Span {
         match Written::deserialize(deserializer)? {
             Written::Milliseconds(n) => Ok(Self(Some(Duration::from_millis(n)))),
             Written::Text(text) if matches!(text.as_str(), "never" | "off" | "none") => Ok(Self(None)),
-            Written::Text(text) => humantime::parse_duration(&text).map(|span| Self(Some(span))).map_err(|error| {
-                serde::de::Error::custom(format!("{text:?} is no time such as \"90s\" or \"never\": {error}"))
-            }),
+            Written::Text(text) => {
+                humantime::parse_duration(&text).map(|span| Self(Some(span))).map_err(|error| {
+                    serde::de::Error::custom(format!(
+                        "{text:?} is no time such as \"90s\" or \"never\": {error}"
+                    ))
+                })
+            }
         }
     }
 }

@@ -37,11 +37,15 @@ pub(crate) struct Expanded {
 /// Why a reference gives no value.
 #[derive(Debug, Error)]
 pub(crate) enum ExpandError {
-    #[error("environment variable {0} is not set\nhint: set it where the IDE is started, or write ${{{0}:-DEFAULT}}")]
+    #[error(
+        "environment variable {0} is not set\nhint: set it where the IDE is started, or write ${{{0}:-DEFAULT}}"
+    )]
     Unset(String),
     #[error("${{{0}}} has no end")]
     Open(String),
-    #[error("${{{0}}} is not known here\nhint: use ${{env:NAME}}, ${{HOME}}, ${{workspaceFolder}}, ${{file:PATH}} or ${{keyring:SERVICE/ACCOUNT}}")]
+    #[error(
+        "${{{0}}} is not known here\nhint: use ${{env:NAME}}, ${{HOME}}, ${{workspaceFolder}}, ${{file:PATH}} or ${{keyring:SERVICE/ACCOUNT}}"
+    )]
     Unknown(String),
     #[error("cannot read the secret in {path}: {source}")]
     File { path: PathBuf, source: io::Error },
@@ -59,7 +63,8 @@ impl Expansion<'_> {
     pub(crate) fn expand(&self, text: &str) -> Result<Expanded, ExpandError> {
         let mut out = Expanded::default();
         let mut rest = text;
-        if let Some(below) = text.strip_prefix('~').filter(|below| below.is_empty() || below.starts_with('/')) {
+        if let Some(below) = text.strip_prefix('~').filter(|below| below.is_empty() || below.starts_with('/'))
+        {
             out.text.push_str(&self.home.to_string_lossy());
             rest = below;
         }
@@ -126,7 +131,10 @@ impl Expansion<'_> {
 
 impl fmt::Debug for Expansion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Expansion").field("home", &self.home).field("workspace", &self.workspace).finish_non_exhaustive()
+        f.debug_struct("Expansion")
+            .field("home", &self.home)
+            .field("workspace", &self.workspace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +162,12 @@ mod tests {
             _ => None,
         };
         let workspace = Path::new("/ws");
-        work(Expansion { env: &env, home: Path::new("/home/u"), workspace: Some(workspace), keyring: &NoKeyring })
+        work(Expansion {
+            env: &env,
+            home: Path::new("/home/u"),
+            workspace: Some(workspace),
+            keyring: &NoKeyring,
+        })
     }
 
     #[test]

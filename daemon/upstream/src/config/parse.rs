@@ -23,7 +23,9 @@ const OTHER_TOP_LEVEL: [&str; 2] = ["inputs", "$schema"];
 pub enum ParseError {
     #[error("line {line}, column {column}: {message}")]
     Json { line: usize, column: usize, message: String },
-    #[error("there is neither `mcpServers` nor `servers` in it\nhint: {{\"mcpServers\": {{\"NAME\": {{\"command\": \"…\"}}}}}}")]
+    #[error(
+        "there is neither `mcpServers` nor `servers` in it\nhint: {{\"mcpServers\": {{\"NAME\": {{\"command\": \"…\"}}}}}}"
+    )]
     NoServers,
     #[error("it is larger than 4 MiB")]
     TooLarge,
@@ -42,7 +44,8 @@ pub(crate) fn parse(text: &str, expansion: &Expansion<'_>) -> Result<ServerSet, 
     }
     let text = jsonc::blanked(text.strip_prefix('\u{feff}').unwrap_or(text));
     let source = Source(&text);
-    let members: Members<'_, &RawValue> = serde_json::from_str(&text).map_err(|error| source.error(&error, 0))?;
+    let members: Members<'_, &RawValue> =
+        serde_json::from_str(&text).map_err(|error| source.error(&error, 0))?;
     let mut set = ServerSet::default();
     let mut found = None;
     for (key, raw) in members.0 {
@@ -57,7 +60,8 @@ pub(crate) fn parse(text: &str, expansion: &Expansion<'_>) -> Result<ServerSet, 
     let servers: Members<'_, &RawValue> = source.parse(servers)?;
     for (name, raw) in servers.0 {
         let server = entry::read(source, &name, raw, expansion, &mut set.warnings);
-        let duplicate = Disabled::Invalid(format!("line {}: there are two servers of this name", source.position(raw).0));
+        let duplicate =
+            Disabled::Invalid(format!("line {}: there are two servers of this name", source.position(raw).0));
         set.servers
             .entry(name)
             .and_modify(|first| first.config = Err(duplicate))
@@ -68,7 +72,9 @@ pub(crate) fn parse(text: &str, expansion: &Expansion<'_>) -> Result<ServerSet, 
 
 /// A warning about a key that nothing reads.
 pub(crate) fn unknown_key((line, column): (usize, usize), key: &str, known: &[&str]) -> String {
-    let hint = nearest(key, known.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let hint = nearest(key, known.iter().copied())
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default();
     format!("line {line}, column {column}: unknown key `{key}` is ignored{hint}")
 }
 

@@ -12,7 +12,12 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn expansion() -> Expansion<'static> {
-    Expansion { env: &env, home: Path::new("/home/u"), workspace: Some(Path::new("/ws")), keyring: &NoKeyring }
+    Expansion {
+        env: &env,
+        home: Path::new("/home/u"),
+        workspace: Some(Path::new("/ws")),
+        keyring: &NoKeyring,
+    }
 }
 
 fn parse(text: &str) -> ServerSet {
@@ -92,7 +97,11 @@ fn a_bad_entry_disables_itself_alone_and_says_why() {
     let set = parse(text);
     assert!(set.get("good").expect("good").config.is_ok());
     let why = |name: &str| set.get(name).expect(name).config.clone().expect_err(name).to_string();
-    assert!(why("bad").starts_with("`args`: line 5, column 2") && why("bad").contains("expected a sequence"), "{}", why("bad"));
+    assert!(
+        why("bad").starts_with("`args`: line 5, column 2") && why("bad").contains("expected a sequence"),
+        "{}",
+        why("bad")
+    );
     assert!(why("worse").starts_with("line 6, column 1"), "{}", why("worse"));
     for (members, part) in [
         (r#""command": "x", "url": "http://x""#, "both `command` and `url`"),
@@ -121,9 +130,13 @@ fn a_bad_entry_disables_itself_alone_and_says_why() {
 
 #[test]
 fn broken_json_names_line_and_column() {
-    for (text, line, column) in [("{\n  \"mcpServers\": {\n    oops\n", 3, 5), ("", 1, 0), ("[]", 1, 0), ("{\"a\":", 1, 5)] {
+    for (text, line, column) in
+        [("{\n  \"mcpServers\": {\n    oops\n", 3, 5), ("", 1, 0), ("[]", 1, 0), ("{\"a\":", 1, 5)]
+    {
         match ServerSet::parse(text, &expansion()) {
-            Err(ParseError::Json { line: l, column: c, .. }) => assert!(l == line && c >= column, "{text:?}: {l}:{c}"),
+            Err(ParseError::Json { line: l, column: c, .. }) => {
+                assert!(l == line && c >= column, "{text:?}: {l}:{c}")
+            }
             other => panic!("{text:?}: {other:?}"),
         }
     }
@@ -134,7 +147,11 @@ fn broken_json_names_line_and_column() {
 fn unknown_keys_are_warned_about_with_the_nearest_name() {
     let set = entry(r#""comand": "x", "command": "y""#);
     assert_eq!(set.warnings.len(), 1);
-    assert!(set.warnings[0].contains("unknown key `comand` is ignored; did you mean `command`?"), "{:?}", set.warnings);
+    assert!(
+        set.warnings[0].contains("unknown key `comand` is ignored; did you mean `command`?"),
+        "{:?}",
+        set.warnings
+    );
     assert!(set.warnings[0].starts_with("server s: line 1, column"), "{:?}", set.warnings);
     let set = ServerSet::parse(r#"{"mcpServer": {}, "mcpServers": {}}"#, &expansion()).expect("parses");
     assert!(set.warnings[0].contains("did you mean `mcpServers`?"), "{:?}", set.warnings);
@@ -144,7 +161,10 @@ fn unknown_keys_are_warned_about_with_the_nearest_name() {
 fn only_what_makes_a_connection_makes_its_identity() {
     let base = r#""command": "x", "args": ["a"], "env": {"A": "1"}"#;
     let identity = |members: &str| config(members).identity(None);
-    assert_eq!(identity(base), identity(&format!(r#"{base}, "timeout": 1, "allow_tools": [], "scope": "session""#)));
+    assert_eq!(
+        identity(base),
+        identity(&format!(r#"{base}, "timeout": 1, "allow_tools": [], "scope": "session""#))
+    );
     for other in [
         r#""command": "y", "args": ["a"], "env": {"A": "1"}"#,
         r#""command": "x", "args": ["a", ""], "env": {"A": "1"}"#,
@@ -160,12 +180,15 @@ fn only_what_makes_a_connection_makes_its_identity() {
 
 #[test]
 fn changes_name_what_must_restart() {
-    let old = parse(r#"{"mcpServers": {"same": {"command": "x"}, "gone": {"command": "x"}, "other": {"command": "x"}, "soft": {"command": "x"}}}"#);
+    let old = parse(
+        r#"{"mcpServers": {"same": {"command": "x"}, "gone": {"command": "x"}, "other": {"command": "x"}, "soft": {"command": "x"}}}"#,
+    );
     let new = parse(
         r#"{"mcpServers": {"new": {"command": "x"}, "same": {"command": "x"}, "other": {"command": "x", "env": {"A": "${DIR}"}},
             "soft": {"command": "x", "timeout": 1, "deny_tools": ["a"]}}}"#,
     );
-    let expected = Changes { added: vec!["new".into()], removed: vec!["gone".into()], changed: vec!["other".into()] };
+    let expected =
+        Changes { added: vec!["new".into()], removed: vec!["gone".into()], changed: vec!["other".into()] };
     assert_eq!(old.changes(&new), expected);
     assert_eq!(new.changes(&new), Changes::default());
 }

@@ -5,13 +5,13 @@
 //! shared server are empty: they would be one session's directories in all others' hands.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientCapabilities, ClientResult, CustomResult, ErrorCode, ErrorData, Implementation, InitializeRequestParams,
-    ProtocolVersion, ServerNotification, ServerRequest,
+    ClientCapabilities, ClientResult, CustomResult, ErrorCode, ErrorData, Implementation,
+    InitializeRequestParams, ProtocolVersion, ServerNotification, ServerRequest,
 };
 use rmcp::service::{NotificationContext, RequestContext, Service};
 use serde::Serialize;
@@ -30,7 +30,12 @@ pub(crate) struct Users {
     calls: Mutex<BTreeMap<SessionId, usize>>,
     /// Requests of the server that a session has not answered yet.
     asking: AtomicUsize,
+    /// The server answered a call since this was asked last.
+    answered: AtomicBool,
+    /// For whoever waits for the end of all calls.
     changed: Notify,
+    /// For the connection's task.
+    pub(crate) left: Notify,
 }
 
 /// Answers to one running server.
@@ -50,7 +55,8 @@ impl Users {
         *self.lock().entry(session.clone()).or_insert(0) += 1;
     }
 
-    pub(crate) fn leave(&self, session: &SessionId) {
+    pub(crate) fn leave(&self, session: &SessionId, answered: bool) {
+        self.answered.fetch_or(answered, Ordering::Relaxed);
         let mut calls = self.lock();
         if let Some(n_calls) = calls.get_mut(session) {
             *n_calls -= 1;
@@ -60,6 +66,11 @@ impl Users {
         }
         drop(calls);
         self.changed.notify_waiters();
+        self.left.notify_one();
+    }
+
+    pub(crate) fn take_answered(&self) -> bool {
+        self.answered.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn n_calls(&self) -> usize {
@@ -96,7 +107,12 @@ impl Users {
 impl Answers {
     /// Answers one request; an error says why there is no answer. `caller` is the session whose call asks, where that is
     /// known.
-    pub(crate) async fn answer(&self, what: Ask, params: Value, caller: Option<&SessionId>) -> Result<Value, String> {
+    pub(crate) async fn answer(
+        &self,
+        what: Ask,
+        params: Value,
+        caller: Option<&SessionId>,
+    ) -> Result<Value, String> {
         if what == Ask::Roots && self.owner.is_none() {
             return Ok(json!({ "roots": [] }));
         }
@@ -122,7 +138,9 @@ impl Answers {
 
     /// Passes a log message on if it can be meant for one session only.
     pub(crate) fn log(&self, notice: &Notice) {
-        if let (Notice::Log { level, logger, data }, Some(owner), Some(router)) = (notice, &self.owner, &self.router) {
+        if let (Notice::Log { level, logger, data }, Some(owner), Some(router)) =
+            (notice, &self.owner, &self.router)
+        {
             router.log(owner, &self.server, level, logger.as_deref(), data);
         }
     }
@@ -231,11 +249,14 @@ mod tests {
         assert_eq!(ask().await.expect("answered")["to"], "a");
         answers.users.enter(&SessionId::new("b"));
         assert!(ask().await.expect_err("two sessions").contains("scope = \"session\""));
-        assert_eq!(answers.answer(Ask::Elicitation, json!({}), None).await.expect("declined"), json!({ "action": "decline" }));
+        assert_eq!(
+            answers.answer(Ask::Elicitation, json!({}), None).await.expect("declined"),
+            json!({ "action": "decline" })
+        );
         assert_eq!(answers.declined.load(Ordering::Relaxed), 3);
         let named = answers.answer(Ask::Sampling, json!({}), Some(&SessionId::new("b"))).await;
         assert_eq!(named.expect("answered")["to"], "b", "in the newer era a request names its call");
-        answers.users.leave(&SessionId::new("b"));
+        answers.users.leave(&SessionId::new("b"), true);
         assert_eq!(ask().await.expect("answered")["to"], "a");
         assert_eq!(answers.answer(Ask::Roots, json!({}), None).await.expect("roots"), json!({ "roots": [] }));
     }

@@ -3,21 +3,21 @@
 //! Calls hold a [`Lease`] and work with the server directly, side by side. A keeper task waits for the end, whichever
 //! comes first: the server's own, or the wish to be done with it; then it ends the process with everything below it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rmcp::RoleClient;
 use rmcp::model::{ClientRequest, DiscoverRequest, DiscoverRequestParams, PingRequest, ServerPeerInfo};
 use rmcp::service::{Peer, RunningService};
-use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::client::{Answers, Users};
 use crate::connection::open::{Era, Opened};
-use crate::connection::request::{self, Failure, Input, Limits, Operation};
+use crate::connection::request::{self, Failure, Limits, Operation, Request};
 use crate::error::CallError;
 use crate::log::{LogRing, LogSource};
 use crate::process::{ServerProcess, describe};
@@ -67,15 +67,7 @@ pub(crate) struct End {
 pub(crate) struct Lease {
     pub(crate) live: Arc<Live>,
     session: SessionId,
-    released: mpsc::UnboundedSender<Released>,
     answered: AtomicBool,
-}
-
-/// A lease is over.
-#[derive(Debug)]
-pub(crate) struct Released {
-    pub(crate) generation: u64,
-    pub(crate) answered: bool,
 }
 
 /// The part of a running server that its keeper owns.
@@ -89,8 +81,13 @@ pub(crate) struct Kept {
 }
 
 impl Live {
-    pub(crate) fn new(opened: Opened, generation: u64, answers: Answers, log: Arc<LogRing>) -> (Arc<Self>, Kept) {
-        let Opened { service, ledger: _, process, stderr, era } = opened;
+    pub(crate) fn new(
+        opened: Opened,
+        generation: u64,
+        answers: Answers,
+        log: Arc<LogRing>,
+    ) -> (Arc<Self>, Kept) {
+        let Opened { service, process, stderr, era } = opened;
         let (end, end_seen) = watch::channel(None);
         let close = CancellationToken::new();
         let peer = service.peer().clone();
@@ -98,8 +95,18 @@ impl Live {
         let pid = process.as_ref().and_then(ServerProcess::pid);
         let users = answers.users.clone();
         let listed = watch::Sender::new(false);
-        let live =
-            Self { generation, peer, info, era, pid, users, answers, listed, end: end_seen, close: close.clone() };
+        let live = Self {
+            generation,
+            peer,
+            info,
+            era,
+            pid,
+            users,
+            answers,
+            listed,
+            end: end_seen,
+            close: close.clone(),
+        };
         (Arc::new(live), Kept { service, process, stderr, end, close, log })
     }
 
@@ -107,10 +114,14 @@ impl Live {
     ///
     /// # Cancel safety
     /// As [`request::send`].
-    pub(crate) async fn send(&self, server: &str, operation: Operation, limits: &Limits) -> Result<Box<serde_json::value::RawValue>, CallError> {
+    pub(crate) async fn send(
+        &self,
+        server: &str,
+        operation: Operation,
+        limits: &Limits,
+    ) -> Result<Box<RawValue>, CallError> {
         let method = operation.method();
-        let sent = request::send(&self.peer, server, operation, Input::default(), None, None, limits, &|| false).await;
-        match sent {
+        match request::send(&self.peer, server, Request::from(operation), limits, &|| false).await {
             Ok(result) => Ok(result),
             Err(failure) => Err(self.explain(server, method, failure).await),
         }
@@ -138,16 +149,21 @@ impl Live {
                     || ("the connection was closed".to_owned(), Vec::new()),
                     |end| (end.reason.clone(), end.stderr.clone()),
                 );
-                CallError::Disconnected { server: server.to_owned(), method: method.to_owned(), reason, stderr }
+                CallError::Disconnected {
+                    server: server.to_owned(),
+                    method: method.to_owned(),
+                    reason,
+                    stderr,
+                }
             }
         }
     }
 }
 
 impl Lease {
-    pub(crate) fn new(live: Arc<Live>, session: SessionId, released: mpsc::UnboundedSender<Released>) -> Self {
+    pub(crate) fn new(live: Arc<Live>, session: SessionId) -> Self {
         live.users.enter(&session);
-        Self { live, session, released, answered: AtomicBool::new(false) }
+        Self { live, session, answered: AtomicBool::new(false) }
     }
 
     /// A request of the session.
@@ -157,17 +173,16 @@ impl Lease {
     pub(crate) async fn send(
         &self,
         server: &str,
-        operation: Operation,
-        input: Input,
-        meta: Option<rmcp::model::RequestMetaObject>,
-        progress: Option<mpsc::Sender<Value>>,
+        request: Request,
         limits: &Limits,
-    ) -> Result<Box<serde_json::value::RawValue>, CallError> {
-        let method = operation.method();
+    ) -> Result<Box<RawValue>, CallError> {
+        let method = request.operation.method();
         let live = &self.live;
-        let waits_for_us = || live.users.is_asked();
-        let sent = request::send(&live.peer, server, operation, input, meta, progress, limits, &waits_for_us).await;
-        let answered = matches!(sent, Ok(_) | Err(Failure::Call(CallError::JsonRpc { .. } | CallError::TooLarge { .. })));
+        let sent = request::send(&live.peer, server, request, limits, &|| live.users.is_asked()).await;
+        let answered = matches!(
+            sent,
+            Ok(_) | Err(Failure::Call(CallError::JsonRpc { .. } | CallError::TooLarge { .. }))
+        );
         self.answered.fetch_or(answered, Ordering::Relaxed);
         match sent {
             Ok(result) => Ok(result),
@@ -182,10 +197,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.live.users.leave(&self.session);
-        let answered = self.answered.load(Ordering::Relaxed);
-        // Receiver gone: the connection's task has ended, and nothing depends on its state any more.
-        self.released.send(Released { generation: self.live.generation, answered }).ok();
+        self.live.users.leave(&self.session, self.answered.load(Ordering::Relaxed));
     }
 }
 

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Client;
+use rmcp::RoleClient;
 use rmcp::model::ProtocolVersion;
 use rmcp::service::{ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _, RunningService};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::transport::{StreamableHttpClientTransport, Transport};
-use rmcp::RoleClient;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,8 +36,22 @@ use crate::transport::{Tapped, stdio};
 
 /// Variables of our own environment that every server gets: who the user is, where files are, how text is written.
 const PASSED_VARIABLES: [&str; 16] = [
-    "HOME", "LANG", "LANGUAGE", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME", "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 
 /// Last lines of stderr that an error shows.
@@ -75,7 +89,6 @@ pub(crate) struct Spec {
 /// A server that is ready.
 pub(crate) struct Opened {
     pub(crate) service: RunningService<RoleClient, Answers>,
-    pub(crate) ledger: Arc<Ledger>,
     pub(crate) process: Option<ServerProcess>,
     pub(crate) stderr: Option<JoinHandle<()>>,
     pub(crate) era: Era,
@@ -118,7 +131,9 @@ impl Spec {
             let ledger = Ledger::new(move |notice| notices(notice));
             let attempt = match &self.endpoint {
                 Endpoint::Stdio(stdio) => self.stdio(stdio, mode, ledger, answers, log, deadline).await,
-                Endpoint::Http { remote, named } => self.http(remote, *named, mode, ledger, answers, deadline).await,
+                Endpoint::Http { remote, named } => {
+                    self.http(remote, *named, mode, ledger, answers, deadline).await
+                }
                 Endpoint::Sse(remote) => self.sse(remote, mode, ledger, answers, deadline).await,
             };
             match attempt {
@@ -141,9 +156,10 @@ impl Spec {
     ) -> Result<Opened, Attempt> {
         let launch = self.launch(stdio).map_err(|reason| Attempt::Final(OpenError::failed(reason)))?;
         let program = launch.program.display().to_string();
-        let (mut process, Pipes { stdin, stdout, stderr }) = ServerProcess::start(launch)
-            .await
-            .map_err(|error| Attempt::Final(OpenError::failed(format!("{program} cannot be started: {error}"))))?;
+        let (mut process, Pipes { stdin, stdout, stderr }) =
+            ServerProcess::start(launch).await.map_err(|error| {
+                Attempt::Final(OpenError::failed(format!("{program} cannot be started: {error}")))
+            })?;
         log.push(LogSource::Conductor, &format!("started as process {}", process.pid().unwrap_or_default()));
         let pumped = log.clone();
         let mut stderr = tokio::spawn(async move { pumped.pump(stderr).await });
@@ -151,7 +167,7 @@ impl Spec {
         let garbage = Box::new(move |text: &str| stray.push(LogSource::Stdout, text));
         let transport = stdio::Stdio::new(stdout, stdin, ledger.clone(), self.max_bytes, garbage);
         match self.serve(transport, ledger.clone(), mode, answers, deadline).await {
-            Ok((service, era)) => Ok(Opened { service, ledger, process: Some(process), stderr: Some(stderr), era }),
+            Ok((service, era)) => Ok(Opened { service, process: Some(process), stderr: Some(stderr), era }),
             Err(attempt) => {
                 let status = timeout(POST_MORTEM, process.wait()).await.ok().and_then(Result::ok);
                 timeout(POST_MORTEM, &mut stderr).await.ok();
@@ -172,14 +188,20 @@ impl Spec {
     ) -> Result<Opened, Attempt> {
         let client = self.http.clone().map_err(|reason| Attempt::Final(OpenError::failed(reason)))?;
         let config = StreamableHttpClientTransportConfig::with_uri(remote.url.expose())
-            .custom_headers(headers(remote).into_iter().filter_map(|(name, value)| Some((name?, value))).collect::<HashMap<_, _>>())
+            .custom_headers(
+                headers(remote)
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name?, value)))
+                    .collect::<HashMap<_, _>>(),
+            )
             .max_concurrent_requests(MAX_POSTS);
         let http = Http::new(client, ledger.clone(), self.max_bytes);
         let transport = StreamableHttpClientTransport::with_client(http, config);
         match self.serve(transport, ledger.clone(), mode.clone(), answers, deadline).await {
-            Ok((service, era)) => Ok(Opened { service, ledger, process: None, stderr: None, era }),
+            Ok((service, era)) => Ok(Opened { service, process: None, stderr: None, era }),
             Err(Attempt::Retry(error)) if !named && error.is_refused_method() => {
-                let older = self.sse(remote, ClientLifecycleMode::Initialize, ledger, answers, deadline).await;
+                let older =
+                    self.sse(remote, ClientLifecycleMode::Initialize, ledger, answers, deadline).await;
                 older.map_err(|_| Attempt::Retry(error))
             }
             Err(attempt) => Err(attempt),
@@ -203,7 +225,7 @@ impl Spec {
             Err(_) => return Err(Attempt::Final(self.too_slow())),
         };
         let (service, era) = self.serve(transport, ledger.clone(), mode, answers, deadline).await?;
-        Ok(Opened { service, ledger, process: None, stderr: None, era })
+        Ok(Opened { service, process: None, stderr: None, era })
     }
 
     async fn serve<T: Transport<RoleClient> + 'static>(
@@ -222,7 +244,10 @@ impl Spec {
                 Ok((service, if modern { Era::Discover } else { Era::Initialize }))
             }
             Ok(Err(_)) if ledger.wants_auth() => Err(Attempt::Final(OpenError::Auth)),
-            Ok(Err(error)) => Err(Attempt::Retry(OpenError::failed(explain(&error)))),
+            Ok(Err(error)) => {
+                let reason = ledger.failure().unwrap_or_else(|| explain(&error));
+                Err(Attempt::Retry(OpenError::failed(reason)))
+            }
             Err(_) => Err(Attempt::Final(self.too_slow())),
         }
     }
@@ -238,7 +263,8 @@ impl Spec {
         let found = self.found.clone().unwrap_or_else(|| Err("its command was not looked for".to_owned()))?;
         let configured = stdio.env.get("PATH").map(|path| OsStr::new(path.expose()));
         let paths = Paths { configured, session: None, login_shell: self.login_path.as_deref() };
-        let mut env: BTreeMap<OsString, OsString> = env::vars_os().filter(|(name, _)| is_passed(name)).collect();
+        let mut env: BTreeMap<OsString, OsString> =
+            env::vars_os().filter(|(name, _)| is_passed(name)).collect();
         env.insert("PATH".into(), paths.for_child(&found.program));
         env.extend(stdio.env.iter().map(|(name, value)| (name.into(), value.expose().into())));
         let args = stdio.args.iter().map(|arg| arg.expose().into()).collect();
@@ -263,19 +289,18 @@ impl OpenError {
 }
 
 impl Attempt {
+    /// Adds what a process left behind; how it ended says more than that the handshake broke off.
     fn with(self, status: Option<ExitStatus>, lines: Vec<String>) -> Self {
-        let add = |error| match error {
-            OpenError::Failed { mut reason, stderr: _ } => {
-                if status.is_some() {
-                    reason = describe(status);
-                }
+        let add = |error, status: Option<ExitStatus>| match error {
+            OpenError::Failed { reason, stderr: _ } => {
+                let reason = if status.is_some() { describe(status) } else { reason };
                 OpenError::Failed { reason, stderr: lines }
             }
             OpenError::Auth => OpenError::Auth,
         };
         match self {
-            Self::Final(error) => Self::Final(add(error)),
-            Self::Retry(error) => Self::Retry(add(error)),
+            Self::Final(error) => Self::Final(add(error, None)),
+            Self::Retry(error) => Self::Retry(add(error, status)),
         }
     }
 }
@@ -320,7 +345,12 @@ fn explain(error: &ClientInitializeError) -> String {
 }
 
 /// Where a program is looked for, by its entry.
-pub(crate) fn find(stdio: &Stdio, session: Option<&OsStr>, login: Option<&OsStr>, home: &Path) -> Result<Found, String> {
+pub(crate) fn find(
+    stdio: &Stdio,
+    session: Option<&OsStr>,
+    login: Option<&OsStr>,
+    home: &Path,
+) -> Result<Found, String> {
     let configured = stdio.env.get("PATH").map(|path| OsStr::new(path.expose()));
     let directory = stdio.cwd.as_deref().unwrap_or(home);
     let paths = Paths { configured, session, login_shell: login };

@@ -6,14 +6,15 @@ use rmcp::RoleClient;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientRequest,
     GetPromptRequest, GetPromptRequestParams, InputResponses, JsonObject, ListPromptsRequest,
-    ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, PaginatedRequestParams, ReadResourceRequest,
-    ReadResourceRequestParams, RequestId, RequestMetaObject,
+    ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, PaginatedRequestParams,
+    ReadResourceRequest, ReadResourceRequestParams, RequestId, RequestMetaObject, ServerResult,
 };
 use rmcp::service::{Peer, PeerRequestOptions, ServiceError};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,15 @@ pub(crate) struct Input {
     pub(crate) state: Option<String>,
 }
 
+/// A request with everything that is sent along.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) input: Input,
+    pub(crate) meta: Option<RequestMetaObject>,
+    pub(crate) progress: Option<mpsc::Sender<Value>>,
+}
+
 /// How a request is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -65,6 +75,12 @@ pub(crate) enum Failure {
     Call(CallError),
     /// The connection is gone; its end says why.
     Gone,
+}
+
+impl From<Operation> for Request {
+    fn from(operation: Operation) -> Self {
+        Self { operation, input: Input::default(), meta: None, progress: None }
+    }
 }
 
 impl Operation {
@@ -138,13 +154,11 @@ impl ListOf {
 pub(crate) async fn send(
     peer: &Peer<RoleClient>,
     server: &str,
-    operation: Operation,
-    input: Input,
-    meta: Option<RequestMetaObject>,
-    progress: Option<mpsc::Sender<Value>>,
+    request: Request,
     limits: &Limits,
     waits_for_us: &(dyn Fn() -> bool + Sync),
 ) -> Result<Box<RawValue>, Failure> {
+    let Request { operation, input, meta, progress } = request;
     let method = operation.method();
     let slot = if matches!(operation, Operation::List(..)) { Slot::shared() } else { Slot::new(progress) };
     let mut request = operation.request(input);
@@ -178,11 +192,28 @@ pub(crate) async fn send(
         }
     };
     guard.disarm();
+    outcome(server, method, &slot, response, limits)
+}
+
+/// What the slot and rmcp together say of a request that is over.
+fn outcome(
+    server: &str,
+    method: &str,
+    slot: &Slot,
+    response: Result<Result<ServerResult, ServiceError>, RecvError>,
+    limits: &Limits,
+) -> Result<Box<RawValue>, Failure> {
     let server = || server.to_owned();
     match (slot.take(), response) {
         (Some(Answer::Result(result)), _) => Ok(result),
-        (Some(Answer::TooLarge { bytes }), _) => {
-            Err(Failure::Call(CallError::TooLarge { server: server(), limit: limits.max_bytes, actual: bytes }))
+        (Some(Answer::TooLarge { bytes }), _) => Err(Failure::Call(CallError::TooLarge {
+            server: server(),
+            limit: limits.max_bytes,
+            actual: bytes,
+        })),
+        (Some(Answer::Failed(reason)), _) => {
+            let (server, method) = (server(), method.to_owned());
+            Err(Failure::Call(CallError::Disconnected { server, method, reason, stderr: Vec::new() }))
         }
         (Some(Answer::Auth), _) => Err(Failure::Call(CallError::Auth { server: server() })),
         (None, Ok(Err(ServiceError::McpError(error)))) => Err(Failure::Call(CallError::JsonRpc {
@@ -200,7 +231,9 @@ pub(crate) async fn send(
             let reason = format!("its answer to {method} has no result");
             Err(Failure::Call(CallError::Protocol { server: server(), reason }))
         }
-        (None, Ok(Err(error))) => Err(Failure::Call(CallError::Protocol { server: server(), reason: error.to_string() })),
+        (None, Ok(Err(error))) => {
+            Err(Failure::Call(CallError::Protocol { server: server(), reason: error.to_string() }))
+        }
     }
 }
 
@@ -253,10 +286,9 @@ pub(crate) fn forwarded_meta(meta: Option<JsonObject>) -> Option<RequestMetaObje
     (!meta.is_empty()).then(|| serde_json::from_value(Value::Object(meta)).ok()).flatten()
 }
 
-/// What outlives a request of a kind that needs no user: lists, pings.
 impl Limits {
+    /// Of a request that no session makes.
     pub(crate) fn internal(timeout: Duration, max_bytes: usize) -> Self {
         Self { timeout, deadline: Instant::now() + timeout, cancel: CancellationToken::new(), max_bytes }
     }
 }
-

@@ -92,9 +92,14 @@ struct Ready {
 pub(crate) enum PhaseStatus {
     Idle,
     Starting,
-    Ready { since: Instant },
+    Ready {
+        since: Instant,
+    },
     /// Not before then; `open` if calls are refused meanwhile.
-    Paused { until: Instant, open: bool },
+    Paused {
+        until: Instant,
+        open: bool,
+    },
 }
 
 impl State {
@@ -133,10 +138,11 @@ impl State {
         }
     }
 
-    /// A call of the current server is over; `answered` if the server answered it, which proves it sound.
-    pub(crate) fn released(&mut self, now: Instant, answered: bool) {
+    /// Calls of the current server are over, `in_flight` are left; `answered` if the server answered one of them, which
+    /// proves it sound.
+    pub(crate) fn released(&mut self, now: Instant, in_flight: usize, answered: bool) {
         let Phase::Ready(ready) = &mut self.phase else { return };
-        ready.in_flight = ready.in_flight.saturating_sub(1);
+        ready.in_flight = in_flight;
         ready.used_at = now;
         if answered {
             ready.heard_at = now;
@@ -147,7 +153,8 @@ impl State {
     pub(crate) fn started(&mut self, now: Instant) {
         debug_assert_eq!(self.phase, Phase::Starting);
         self.wanted = false;
-        self.phase = Phase::Ready(Ready { since: now, used_at: now, in_flight: 0, heard_at: now, pinging: false });
+        self.phase =
+            Phase::Ready(Ready { since: now, used_at: now, in_flight: 0, heard_at: now, pinging: false });
     }
 
     /// The attempt failed; whoever waited was told.

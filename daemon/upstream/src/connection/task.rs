@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::client::{Answers, Users};
-use crate::connection::live::{Lease, Live, Released};
+use crate::connection::live::{Lease, Live};
 use crate::connection::open::{Era, OpenError, Opened, Spec};
 use crate::connection::state::{Action, PhaseStatus, State, Verdict, Why};
 use crate::log::{LogRing, LogSource};
@@ -25,14 +25,18 @@ use crate::transport::ledger::Notice;
 /// How long calls in flight may go on at a server that was replaced.
 const DRAIN: Duration = Duration::from_secs(600);
 
+/// Commands of operators that may wait, besides one of each call in flight.
+const OPERATORS: usize = 16;
+
+/// News that may wait. The reporters have nothing else to do and wait in their turn.
+const NEWS: usize = 8;
+
 /// What the task is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
     Lease { session: SessionId, reply: oneshot::Sender<Result<Lease, Refusal>> },
     Stop,
     Restart,
-    /// Ends the connection once its calls are done.
-    Close,
 }
 
 /// Why there is no lease.
@@ -65,15 +69,17 @@ pub(crate) struct Parts {
     pub(crate) log: Arc<LogRing>,
     pub(crate) manifests: Arc<Manifests>,
     pub(crate) tracker: TaskTracker,
+    /// Ends the connection once its calls are done.
+    pub(crate) close: CancellationToken,
     /// Ends every server at once, calls or not.
     pub(crate) force: CancellationToken,
+    pub(crate) max_in_flight: usize,
 }
 
 pub(crate) struct Task {
     parts: Parts,
-    commands: mpsc::UnboundedReceiver<Command>,
-    released: (mpsc::UnboundedSender<Released>, mpsc::UnboundedReceiver<Released>),
-    news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
+    commands: mpsc::Receiver<Command>,
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
     status: watch::Sender<ConnectionStatus>,
     waiting: VecDeque<(SessionId, oneshot::Sender<Result<Lease, Refusal>>)>,
     current: Option<Arc<Live>>,
@@ -98,16 +104,14 @@ impl ConnectionStatus {
 }
 
 /// Starts the task of a connection.
-pub(crate) fn spawn(parts: Parts) -> (mpsc::UnboundedSender<Command>, watch::Receiver<ConnectionStatus>) {
-    // Unbounded: a command comes from a call, and calls are bounded where they come in.
-    let (commands, receiver) = mpsc::unbounded_channel();
+pub(crate) fn spawn(parts: Parts) -> (mpsc::Sender<Command>, watch::Receiver<ConnectionStatus>) {
+    let (commands, receiver) = mpsc::channel(parts.max_in_flight + OPERATORS);
     let (status, seen) = watch::channel(ConnectionStatus::new());
     let tracker = parts.tracker.clone();
     let task = Task {
         parts,
         commands: receiver,
-        released: mpsc::unbounded_channel(),
-        news: mpsc::unbounded_channel(),
+        news: mpsc::channel(NEWS),
         status,
         waiting: VecDeque::new(),
         current: None,
@@ -131,17 +135,19 @@ impl Task {
             tokio::select! {
                 // Cancel-safe, as all receivers of channels are.
                 command = self.commands.recv() => match command {
-                    Some(Command::Close) | None => break,
                     Some(command) => self.command(command),
+                    None => break,
                 },
-                // Cancel-safe.
-                Some(released) = self.released.1.recv() => {
-                    if self.is_current(released.generation) {
-                        self.parts.state.released(Instant::now(), released.answered);
+                // Cancel-safe: a stored permit is not lost before it is awaited.
+                () = left(self.current.as_deref()) => {
+                    if let Some(Live { users, .. }) = self.current.as_deref() {
+                        self.parts.state.released(Instant::now(), users.n_calls(), users.take_answered());
                     }
                 }
-                // Cancel-safe.
+                // Cancel-safe, as all receivers of channels are.
                 Some(news) = self.news.1.recv() => self.news(news),
+                // Cancel-safe: a token stays cancelled.
+                () = self.parts.close.cancelled() => break,
                 // Cancel-safe: a token stays cancelled.
                 () = self.parts.force.cancelled() => break,
                 // Cancel-safe: a point in time.
@@ -164,7 +170,6 @@ impl Task {
                 let retire = self.parts.state.restart();
                 self.interrupted(retire);
             }
-            Command::Close => {}
         }
     }
 
@@ -173,7 +178,7 @@ impl Task {
             Verdict::Use => {
                 let live = self.current.clone().expect("a server that may be used is there");
                 // Receiver gone: the lease comes back and ends.
-                reply.send(Ok(Lease::new(live, session, self.released.0.clone()))).ok();
+                reply.send(Ok(Lease::new(live, session))).ok();
             }
             Verdict::Wait => self.waiting.push_back((session, reply)),
             Verdict::Refuse(until) => {
@@ -208,7 +213,7 @@ impl Task {
                 self.parts.tracker.spawn(async move {
                     let answered = live.ping().await;
                     // Receiver gone: the connection is closed.
-                    news.send(News::Pinged { generation: live.generation, answered }).ok();
+                    news.send(News::Pinged { generation: live.generation, answered }).await.ok();
                 });
             }
         }
@@ -233,14 +238,16 @@ impl Task {
         self.attempt = Some(self.parts.tracker.spawn(async move {
             let result = Box::new(spec.open(era, &answers, &log, &(sink as _)).await);
             // Receiver gone: the connection is closed; what was opened ends with its drop.
-            news.send(News::Opened { generation, answers, result }).ok();
+            news.send(News::Opened { generation, answers, result }).await.ok();
         }));
     }
 
     fn news(&mut self, news: News) {
         let now = Instant::now();
         match news {
-            News::Opened { generation, answers, result } if generation == self.generation && self.attempt.is_some() => {
+            News::Opened { generation, answers, result }
+                if generation == self.generation && self.attempt.is_some() =>
+            {
                 self.attempt = None;
                 match *result {
                     Ok(opened) => self.opened(opened, answers),
@@ -268,7 +275,7 @@ impl Task {
         self.parts.tracker.spawn(async move {
             kept.keep().await;
             // Receiver gone: the connection is closed.
-            news.send(News::Ended { generation }).ok();
+            news.send(News::Ended { generation }).await.ok();
         });
         tracing::info!(upstream = %self.parts.label, pid = live.pid, protocol = %live.info.protocol_version, "ready");
         self.current = Some(live);
@@ -340,6 +347,14 @@ impl Task {
             last_failure: self.last_failure.clone(),
             n_starts: self.generation,
         });
+    }
+}
+
+/// Waits until calls of a server are over; for ever if there is none.
+async fn left(current: Option<&Live>) {
+    match current {
+        Some(live) => live.users.left.notified().await,
+        None => std::future::pending().await,
     }
 }
 

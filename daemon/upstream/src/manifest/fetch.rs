@@ -75,7 +75,9 @@ async fn list(live: &Live, server: &str, of: ListOf, max_bytes: usize) -> (Vec<V
         let limits = Limits::internal(PAGE_TIMEOUT, max_bytes);
         match live.send(server, Operation::List(of, cursor), &limits).await {
             // Servers without templates often offer resources.
-            Err(CallError::JsonRpc { code: -32_601, .. }) if of == ListOf::ResourceTemplates => return (list.entries, None),
+            Err(CallError::JsonRpc { code: -32_601, .. }) if of == ListOf::ResourceTemplates => {
+                return (list.entries, None);
+            }
             Err(error) => return (list.entries, Some(error.to_string())),
             Ok(page) => match list.take(&page) {
                 Ok(Some(next)) => cursor = Some(next),
@@ -104,7 +106,8 @@ impl List {
     pub(crate) fn take(&mut self, page: &RawValue) -> Result<Option<String>, String> {
         self.n_pages += 1;
         self.bytes += page.get().len();
-        let page: Page = serde_json::from_str(page.get()).map_err(|error| format!("its page is not understood: {error}"))?;
+        let page: Page = serde_json::from_str(page.get())
+            .map_err(|error| format!("its page is not understood: {error}"))?;
         let Some(Value::Array(entries)) = { page.members }.swap_remove(self.of.member()) else {
             return Err(format!("its page has no `{}`", self.of.member()));
         };
@@ -130,6 +133,7 @@ pub(crate) fn announced(capabilities: &ServerCapabilities) -> Option<Subscriptio
     let yes = |changed: Option<Option<bool>>| changed.flatten().filter(|changed| *changed);
     filter.tools_list_changed = yes(capabilities.tools.as_ref().map(|tools| tools.list_changed));
     filter.prompts_list_changed = yes(capabilities.prompts.as_ref().map(|prompts| prompts.list_changed));
-    filter.resources_list_changed = yes(capabilities.resources.as_ref().map(|resources| resources.list_changed));
+    filter.resources_list_changed =
+        yes(capabilities.resources.as_ref().map(|resources| resources.list_changed));
     (filter != SubscriptionFilter::default()).then_some(filter)
 }

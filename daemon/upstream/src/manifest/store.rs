@@ -49,7 +49,10 @@ pub(crate) fn load(file: &Path) -> Option<Manifest> {
 pub(crate) fn save(file: &Path, manifest: &Manifest) -> io::Result<()> {
     let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut staged = tempfile::Builder::new().prefix(".new-").permissions(fs::Permissions::from_mode(0o600)).tempfile_in(directory)?;
+    let mut staged = tempfile::Builder::new()
+        .prefix(".new-")
+        .permissions(fs::Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
     serde_json::to_writer(&mut staged, &Written { format: FORMAT, manifest })?;
     staged.flush()?;
     staged.persist(file)?;

@@ -15,7 +15,10 @@ fn manifest() -> Manifest {
         server_info: json!({ "name": "s" }),
         instructions: Some("do".to_owned()),
         capabilities: json!({}),
-        tools: vec![json!({ "name": "zebra", "execution": { "z": 1.0, "a": 2 } }), json!({ "name": "apple" })],
+        tools: vec![
+            json!({ "name": "zebra", "execution": { "z": 1.0, "a": 2 } }),
+            json!({ "name": "apple" }),
+        ],
         prompts: Vec::new(),
         resources: Vec::new(),
         resource_templates: Vec::new(),
@@ -37,8 +40,13 @@ fn a_manifest_is_kept_as_it_is_for_its_user_only() {
     let text = fs::read_to_string(&file).expect("readable");
     assert!(text.contains(r#"{"name":"zebra","execution":{"z":1.0,"a":2}}"#), "{text}");
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(file.parent().expect("a parent")).expect("there").permissions().mode() & 0o777, 0o700);
-    for broken in ["", "{", "{\"format\":1}", &text.replace("\"format\":1", "\"format\":99"), &text[..text.len() / 2]] {
+    assert_eq!(
+        fs::metadata(file.parent().expect("a parent")).expect("there").permissions().mode() & 0o777,
+        0o700
+    );
+    for broken in
+        ["", "{", "{\"format\":1}", &text.replace("\"format\":1", "\"format\":99"), &text[..text.len() / 2]]
+    {
         fs::write(&file, broken).expect("written");
         assert_eq!(store::load(&file), None, "{broken}");
     }
@@ -55,7 +63,8 @@ fn what_a_server_repeats_of_a_secret_is_not_kept() {
 #[test]
 fn tools_that_may_not_be_called_are_not_shown() {
     let manifest = Arc::new(manifest());
-    let deny = globset::GlobSet::builder().add(globset::Glob::new("z*").expect("a glob")).build().expect("a set");
+    let deny =
+        globset::GlobSet::builder().add(globset::Glob::new("z*").expect("a glob")).build().expect("a set");
     let filter = ToolFilter { allow: None, deny: Some(deny) };
     assert_eq!(manifest.filtered(&filter).tool_names().collect::<Vec<_>>(), ["apple"]);
     assert!(Arc::ptr_eq(&manifest, &manifest.filtered(&ToolFilter::default())));
@@ -75,7 +84,8 @@ fn pages_are_joined_and_endless_ones_are_cut() {
     assert!(list.take(&circle).expect_err("a circle").contains("circle"));
 
     let mut list = List::new(ListOf::Tools);
-    let error = (0..).find_map(|n| list.take(&page(&format!(r#"{{"tools":[{{}}],"nextCursor":"{n}"}}"#))).err());
+    let error =
+        (0..).find_map(|n| list.take(&page(&format!(r#"{{"tools":[{{}}],"nextCursor":"{n}"}}"#))).err());
     assert!(error.expect("cut").contains("100 pages"));
     assert_eq!(list.entries.len(), MAX_PAGES);
 

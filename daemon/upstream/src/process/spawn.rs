@@ -50,7 +50,12 @@ impl Launch {
         guard::ensure()?;
         let _entered = runtime.enter();
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(&self.env).env(MARK, &self.mark).current_dir(&self.directory);
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(&self.env)
+            .env(MARK, &self.mark)
+            .current_dir(&self.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         die_with_us(&mut command);
         command.spawn()

@@ -13,7 +13,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 async fn shell(script: &str) -> (ServerProcess, Pipes) {
     let env = BTreeMap::from([(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))]);
     let args = ["-c", script].map(OsString::from).into();
-    let launch = Launch { program: PathBuf::from("/bin/sh"), args, env, directory: "/".into(), mark: spawn::new_mark() };
+    let launch = Launch {
+        program: PathBuf::from("/bin/sh"),
+        args,
+        env,
+        directory: "/".into(),
+        mark: spawn::new_mark(),
+    };
     ServerProcess::start(launch).await.expect("sh starts")
 }
 
@@ -62,7 +68,8 @@ async fn a_server_gets_its_own_environment_and_no_other() {
     let (process, mut pipes) = shell("/usr/bin/env").await;
     let mut output = String::new();
     pipes.stdout.read_to_string(&mut output).await.expect("it writes");
-    let mut names: Vec<_> = output.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    let mut names: Vec<_> =
+        output.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     names.retain(|name| !matches!(*name, "_" | "PWD" | "SHLVL"));
     names.sort_unstable();
     assert_eq!(names, [tree::MARK, "PATH"]);

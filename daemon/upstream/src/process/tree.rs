@@ -41,5 +41,6 @@ pub(crate) fn marked(mark: &str) -> Vec<Pid> {
 /// A zombie's environment is empty, so it does not count.
 fn carries(pid: i32, entry: &[u8]) -> bool {
     let path = PathBuf::from(format!("/proc/{pid}/environ"));
-    fs::read(path).is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == entry))
+    fs::read(path)
+        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == entry))
 }

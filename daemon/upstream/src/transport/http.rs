@@ -14,13 +14,16 @@ use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response};
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
+};
 use rmcp::transport::streamable_http_client::{
     AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
 };
 use sse_stream::Sse;
 use url::Url;
 
+use crate::connection::request::chain;
 use crate::transport::bounded::{Collected, Collector};
 use crate::transport::ledger::{Ledger, Verdict, typed};
 use crate::transport::sse_decoder::{Decoded, Decoder, Event};
@@ -54,7 +57,11 @@ impl Http {
     }
 
     /// A body that is one message.
-    async fn json(&self, response: Response, id: Option<&RequestId>) -> Result<StreamableHttpPostResponse, HttpError> {
+    async fn json(
+        &self,
+        response: Response,
+        id: Option<&RequestId>,
+    ) -> Result<StreamableHttpPostResponse, HttpError> {
         let session = session_id(response.headers());
         let message = match read(response, self.max_bytes).await? {
             Collected::TooLarge { bytes, .. } => typed(self.ledger.too_large(id.cloned(), Some(bytes)), ""),
@@ -63,13 +70,16 @@ impl Http {
                 match self.ledger.received(text.trim()) {
                     Verdict::Garbage if id.is_some() => {
                         let text: String = text.chars().take(200).collect();
-                        return Err(unexpected(format!("it answered with something else than a message: {text:?}")));
+                        self.ledger
+                            .failed(id, format!("it answered with something else than a message: {text:?}"));
+                        return Err(unexpected("it answered with something else than a message".to_owned()));
                     }
                     verdict => typed(verdict, text.trim()),
                 }
             }
         };
-        Ok(message.map_or(StreamableHttpPostResponse::Accepted, |m| StreamableHttpPostResponse::Json(m, session)))
+        Ok(message
+            .map_or(StreamableHttpPostResponse::Accepted, |m| StreamableHttpPostResponse::Json(m, session)))
     }
 
     /// A body that is a stream of events; the ledger takes its part of each.
@@ -84,7 +94,12 @@ impl Http {
                 }
                 match bytes.next().await? {
                     Ok(part) => decoder.push(&part, &mut decoded),
-                    Err(error) => return Some((Err(SseError::Body(Box::new(error))), (bytes, decoder, decoded))),
+                    Err(error) => {
+                        return Some((
+                            Err(SseError::Body(Box::new(error.without_url()))),
+                            (bytes, decoder, decoded),
+                        ));
+                    }
                 }
             }
         });
@@ -97,7 +112,9 @@ fn pass(ledger: &Ledger, decoded: Decoded) -> Sse {
     let (verdict, event) = match decoded {
         Decoded::TooLarge { id, bytes } => (ledger.too_large(id, Some(bytes)), Event::default()),
         Decoded::Event(event) => match event.data.as_deref() {
-            Some(data) if matches!(event.name.as_deref(), None | Some("message")) => (ledger.received(data), event),
+            Some(data) if matches!(event.name.as_deref(), None | Some("message")) => {
+                (ledger.received(data), event)
+            }
             _ => (Verdict::Forward, event),
         },
     };
@@ -107,6 +124,36 @@ fn pass(ledger: &Ledger, decoded: Decoded) -> Sse {
         Verdict::Taken | Verdict::Garbage => None,
     };
     Sse { event: event.name, data, id: event.id, retry: event.retry }
+}
+
+impl Http {
+    async fn post(
+        &self,
+        request: RequestBuilder,
+        message: &ClientJsonRpcMessage,
+        has_session: bool,
+    ) -> Result<StreamableHttpPostResponse, HttpError> {
+        let id = request_id(message);
+        let response = send(request).await?;
+        let status = response.status();
+        let kind = media_type(response.headers());
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                self.ledger.unauthorised(id);
+                Err(auth_required(response.headers()))
+            }
+            StatusCode::NOT_FOUND if has_session => Err(StreamableHttpError::SessionExpired),
+            status if !status.is_success() => self.refused(message, has_session, response).await,
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(StreamableHttpPostResponse::Accepted),
+            _ if id.is_none() && kind != EVENT_STREAM => Ok(StreamableHttpPostResponse::Accepted),
+            _ if kind == EVENT_STREAM => {
+                let session = self::session_id(response.headers());
+                Ok(StreamableHttpPostResponse::Sse(self.events(response), session))
+            }
+            _ if kind == JSON => self.json(response, id).await,
+            _ => Err(StreamableHttpError::UnexpectedContentType(Some(kind))),
+        }
+    }
 }
 
 impl StreamableHttpClient for Http {
@@ -120,31 +167,19 @@ impl StreamableHttpClient for Http {
         _auth: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, HttpError> {
-        let id = match &message {
-            JsonRpcMessage::Request(request) => Some(request.id.clone()),
-            _ => None,
-        };
         let has_session = session_id.is_some();
-        let request = self.client.post(uri.as_ref()).header(ACCEPT, format!("{EVENT_STREAM}, {JSON}")).json(&message);
-        let response = with_headers(request, headers, session_id).send().await?;
-        let status = response.status();
-        let kind = media_type(response.headers());
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                self.ledger.unauthorised(id.as_ref());
-                Err(auth_required(response.headers()))
-            }
-            StatusCode::NOT_FOUND if has_session => Err(StreamableHttpError::SessionExpired),
-            status if !status.is_success() => self.refused(&message, has_session, response).await,
-            StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(StreamableHttpPostResponse::Accepted),
-            _ if id.is_none() && kind != EVENT_STREAM => Ok(StreamableHttpPostResponse::Accepted),
-            _ if kind == EVENT_STREAM => {
-                let session = self::session_id(response.headers());
-                Ok(StreamableHttpPostResponse::Sse(self.events(response), session))
-            }
-            _ if kind == JSON => self.json(response, id.as_ref()).await,
-            _ => Err(StreamableHttpError::UnexpectedContentType(Some(kind))),
+        let request =
+            self.client.post(uri.as_ref()).header(ACCEPT, format!("{EVENT_STREAM}, {JSON}")).json(&message);
+        let posted = self.post(with_headers(request, headers, session_id), &message, has_session).await;
+        match &posted {
+            // rmcp begins another session and sends the message again.
+            Ok(_) | Err(StreamableHttpError::SessionExpired | StreamableHttpError::AuthRequired(_)) => {}
+            Err(StreamableHttpError::Client(error)) => self.ledger.failed(request_id(&message), chain(error)),
+            // What a server said in so many words was told to the ledger already.
+            Err(StreamableHttpError::UnexpectedServerResponse(_)) => {}
+            Err(error) => self.ledger.failed(request_id(&message), error.to_string()),
         }
+        posted
     }
 
     async fn delete_session(
@@ -154,7 +189,8 @@ impl StreamableHttpClient for Http {
         _auth: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), HttpError> {
-        let response = with_headers(self.client.delete(uri.as_ref()), headers, Some(session_id)).send().await?;
+        let request = with_headers(self.client.delete(uri.as_ref()), headers, Some(session_id));
+        let response = send(request).await?;
         // A server need not support it (405), or may have forgotten the session (404).
         tracing::debug!(status = %response.status(), "session ended");
         Ok(())
@@ -172,9 +208,11 @@ impl StreamableHttpClient for Http {
         if let Some(id) = last_event_id {
             request = request.header(LAST_EVENT_ID, id);
         }
-        let response = with_headers(request, headers, session_id).send().await?;
+        let response = send(with_headers(request, headers, session_id)).await?;
         match response.status() {
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Err(StreamableHttpError::ServerDoesNotSupportSse),
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                Err(StreamableHttpError::ServerDoesNotSupportSse)
+            }
             StatusCode::UNAUTHORIZED => Err(auth_required(response.headers())),
             status if !status.is_success() => Err(unexpected(format!("HTTP {status}"))),
             _ if media_type(response.headers()) != EVENT_STREAM => {
@@ -218,7 +256,9 @@ impl Http {
             }
         }
         let text: String = text.trim().chars().take(300).collect();
-        Err(unexpected(format!("HTTP {status}{}{text}", if text.is_empty() { "" } else { ": " })))
+        let colon = if text.is_empty() { "" } else { ": " };
+        self.ledger.failed(request_id(message), format!("HTTP {status}{colon}{text}"));
+        Err(unexpected(format!("HTTP {status}")))
     }
 }
 
@@ -240,7 +280,8 @@ pub(crate) fn client() -> Result<Client, reqwest::Error> {
 }
 
 fn within_origin(attempt: Attempt<'_>) -> Action {
-    let keeps_method = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let keeps_method =
+        matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
     let first = attempt.previous().first().map(Url::origin);
     if keeps_method && first == Some(attempt.url().origin()) && attempt.previous().len() <= MAX_REDIRECTS {
         attempt.follow()
@@ -261,11 +302,23 @@ fn with_headers(
     }
 }
 
+/// Without the URL in its error, which may hold what must not be shown.
+async fn send(request: RequestBuilder) -> Result<Response, reqwest::Error> {
+    request.send().await.map_err(reqwest::Error::without_url)
+}
+
+fn request_id(message: &ClientJsonRpcMessage) -> Option<&RequestId> {
+    match message {
+        JsonRpcMessage::Request(request) => Some(&request.id),
+        _ => None,
+    }
+}
+
 async fn read(response: Response, max_bytes: usize) -> Result<Collected, reqwest::Error> {
     let mut body = Collector::new(max_bytes);
     let mut parts = response.bytes_stream();
     while let Some(part) = parts.next().await {
-        body.push(&part?);
+        body.push(&part.map_err(reqwest::Error::without_url)?);
     }
     Ok(body.finish())
 }

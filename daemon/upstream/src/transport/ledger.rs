@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, GetExtensions as _, GetMeta as _, JsonRpcMessage,
-    ProgressToken, RequestId, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, GetExtensions as _, GetMeta as _,
+    JsonRpcMessage, ProgressToken, RequestId, ServerJsonRpcMessage,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -40,9 +40,13 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Result(Box<RawValue>),
-    TooLarge { bytes: Option<u64> },
+    TooLarge {
+        bytes: Option<u64>,
+    },
     /// HTTP 401.
     Auth,
+    /// It could not be sent, or was refused below the protocol, with the reason.
+    Failed(String),
 }
 
 /// A notification of the server that is not about a request.
@@ -86,6 +90,8 @@ struct Open {
     n_server_requests: usize,
     /// HTTP 401 in answer to a request of rmcp itself.
     auth: bool,
+    /// Why a request of rmcp itself failed last.
+    failure: Option<String>,
 }
 
 /// Just enough of a message to know what it is.
@@ -200,6 +206,20 @@ impl Ledger {
         lock(&self.open).auth
     }
 
+    /// A request could not be sent, or was refused below the protocol. The reason is for whoever made the request: rmcp
+    /// would log it, and it may hold what must not be logged.
+    pub(crate) fn failed(&self, id: Option<&RequestId>, reason: String) {
+        let mut open = lock(&self.open);
+        match id.and_then(|id| open.close(id)) {
+            Some(slot) => slot.put(Answer::Failed(reason)),
+            None => open.failure = Some(reason),
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.open).failure.clone()
+    }
+
     fn server_request(&self) -> Verdict {
         let mut open = lock(&self.open);
         if open.n_server_requests >= MAX_SERVER_REQUESTS {
@@ -239,7 +259,9 @@ impl Ledger {
             "notifications/prompts/list_changed" => (self.notice)(Notice::PromptsChanged),
             "notifications/resources/list_changed" => (self.notice)(Notice::ResourcesChanged),
             "notifications/message" => self.log(params),
-            "notifications/cancelled" | "notifications/subscriptions/acknowledged" => return Verdict::Forward,
+            "notifications/cancelled" | "notifications/subscriptions/acknowledged" => {
+                return Verdict::Forward;
+            }
             _ => {}
         }
         Verdict::Taken
@@ -272,7 +294,9 @@ impl Ledger {
             #[serde(default)]
             data: Value,
         }
-        if let Some(Ok(Message { level, logger, data })) = params.map(|params| serde_json::from_str(params.get())) {
+        if let Some(Ok(Message { level, logger, data })) =
+            params.map(|params| serde_json::from_str(params.get()))
+        {
             (self.notice)(Notice::Log { level, logger, data });
         }
     }

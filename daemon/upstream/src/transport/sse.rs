@@ -85,7 +85,7 @@ impl Sse {
     ) -> Result<Self, SseError> {
         let url = Url::parse(url)?;
         let request = client.get(url.clone()).headers(headers.clone()).header(ACCEPT, "text/event-stream");
-        let response = request.send().await?;
+        let response = request.send().await.map_err(reqwest::Error::without_url)?;
         match response.status() {
             StatusCode::UNAUTHORIZED => {
                 ledger.unauthorised(None);
@@ -100,7 +100,8 @@ impl Sse {
         }
         let parts = response.bytes_stream().map(|part| part.map(|bytes| bytes.to_vec())).boxed();
         let mut events = Events { parts, decoder: Decoder::new(max_bytes), decoded: VecDeque::new() };
-        let endpoint = timeout(ENDPOINT_TIMEOUT, events.endpoint(&url)).await.map_err(|_| SseError::NoEndpoint)??;
+        let endpoint =
+            timeout(ENDPOINT_TIMEOUT, events.endpoint(&url)).await.map_err(|_| SseError::NoEndpoint)??;
         Ok(Self { client, headers, endpoint, events, ledger, posts: Arc::new(Semaphore::new(MAX_POSTS)) })
     }
 }
@@ -136,7 +137,10 @@ impl Events {
 impl Transport<RoleClient> for Sse {
     type Error = SseError;
 
-    fn send(&mut self, item: ClientJsonRpcMessage) -> impl Future<Output = Result<(), SseError>> + Send + 'static {
+    fn send(
+        &mut self,
+        item: ClientJsonRpcMessage,
+    ) -> impl Future<Output = Result<(), SseError>> + Send + 'static {
         let id = match &item {
             JsonRpcMessage::Request(request) => Some(request.id.clone()),
             _ => None,
@@ -146,7 +150,7 @@ impl Transport<RoleClient> for Sse {
         let post = async move {
             // The semaphore is never closed.
             let _permit = posts.acquire_owned().await.ok();
-            let status = request.send().await?.status();
+            let status = request.send().await.map_err(reqwest::Error::without_url)?.status();
             if status == StatusCode::UNAUTHORIZED {
                 ledger.unauthorised(id.as_ref());
             }

@@ -20,7 +20,10 @@ pub(crate) struct Event {
 pub(crate) enum Decoded {
     Event(Event),
     /// An event whose data was too large, with the id of the request that it answers.
-    TooLarge { id: Option<RequestId>, bytes: u64 },
+    TooLarge {
+        id: Option<RequestId>,
+        bytes: u64,
+    },
 }
 
 /// The state between two parts.
@@ -168,10 +171,26 @@ mod tests {
     #[test]
     fn events_come_out_however_they_are_cut_and_ended() {
         for end in ["\n", "\r", "\r\n"] {
-            let text = [": hello", "event: endpoint", "data: /x?y=1", "id: 7", "retry: 30", "", "data:a", "data", "data:  b", "", ""]
-                .join(end);
-            let first =
-                Event { name: Some("endpoint".into()), id: Some("7".into()), retry: Some(30), ..data("/x?y=1") };
+            let text = [
+                ": hello",
+                "event: endpoint",
+                "data: /x?y=1",
+                "id: 7",
+                "retry: 30",
+                "",
+                "data:a",
+                "data",
+                "data:  b",
+                "",
+                "",
+            ]
+            .join(end);
+            let first = Event {
+                name: Some("endpoint".into()),
+                id: Some("7".into()),
+                retry: Some(30),
+                ..data("/x?y=1")
+            };
             check(&text, &[first, data("a\n\n b")]);
         }
         check("id: 1\n\n", &[Event { id: Some("1".into()), ..Event::default() }]);
@@ -186,7 +205,9 @@ mod tests {
         let text = format!("data: {{\"result\":\"{large}\",\"id\":3}}\n\ndata: ok\n\n");
         let decoded = decode(&text, 64);
         assert_eq!(decoded.len(), 2);
-        assert!(matches!(&decoded[0], Decoded::TooLarge { id: Some(NumberOrString::Number(3)), bytes } if *bytes > 1000));
+        assert!(
+            matches!(&decoded[0], Decoded::TooLarge { id: Some(NumberOrString::Number(3)), bytes } if *bytes > 1000)
+        );
         assert_eq!(decoded[1], Decoded::Event(data("ok")));
     }
 }

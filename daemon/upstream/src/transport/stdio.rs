@@ -10,6 +10,7 @@ use rmcp::model::ClientJsonRpcMessage;
 use rmcp::service::RxJsonRpcMessage;
 use rmcp::transport::Transport;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -19,6 +20,9 @@ use crate::transport::ledger::{Ledger, Verdict, typed};
 
 /// Bytes that may wait for a server to read them. One that does not read is as good as dead, and must not fill the daemon.
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Messages that may wait likewise. There are not more requests in flight at a time, and each is answered or cancelled once.
+const MAX_QUEUED: usize = 1024;
 
 /// How long what is queued may take to be written when the transport closes.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -36,7 +40,7 @@ pub(crate) struct Stdio<R> {
 }
 
 struct Writer {
-    queue: mpsc::UnboundedSender<Queued>,
+    queue: mpsc::Sender<Queued>,
     queued_bytes: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -55,11 +59,17 @@ impl<R: AsyncRead + Send + Unpin> Stdio<R> {
         max_bytes: usize,
         garbage: Garbage,
     ) -> Self {
-        let (queue, queued) = mpsc::unbounded_channel();
+        let (queue, queued) = mpsc::channel(MAX_QUEUED);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(write_all(write, queued, queued_bytes.clone()));
         let writer = Some(Writer { queue, queued_bytes, task });
-        Self { reader: BufReader::with_capacity(64 * 1024, read), line: Collector::new(max_bytes), ledger, garbage, writer }
+        Self {
+            reader: BufReader::with_capacity(64 * 1024, read),
+            line: Collector::new(max_bytes),
+            ledger,
+            garbage,
+            writer,
+        }
     }
 
     /// The next line; `None` at the end.
@@ -123,7 +133,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleClient> for Stdio<R> {
     async fn close(&mut self) -> io::Result<()> {
         if let Some(mut writer) = self.writer.take() {
             // Ends the task, and with it the server's stdin, once all is written.
-            writer.queue = mpsc::unbounded_channel().0;
+            writer.queue = mpsc::channel(1).0;
             timeout(FLUSH, &mut writer.task).await.ok();
         }
         Ok(())
@@ -135,12 +145,19 @@ impl Writer {
         let mut line = serde_json::to_vec(item)?;
         line.push(b'\n');
         let length = line.len();
+        let deaf = || io::Error::other("the server does not read what it is sent");
         if self.queued_bytes.fetch_add(length, Ordering::Relaxed) + length > MAX_QUEUED_BYTES {
             self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
-            return Err(io::Error::other("the server does not read what it is sent"));
+            return Err(deaf());
         }
         let (written, receiver) = oneshot::channel();
-        self.queue.send(Queued { line, written }).map_err(|_| closed())?;
+        self.queue.try_send(Queued { line, written }).map_err(|error| {
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => deaf(),
+                TrySendError::Closed(_) => closed(),
+            }
+        })?;
         Ok(receiver)
     }
 }
@@ -153,7 +170,7 @@ impl Drop for Writer {
 
 async fn write_all(
     mut write: impl AsyncWrite + Unpin,
-    mut queued: mpsc::UnboundedReceiver<Queued>,
+    mut queued: mpsc::Receiver<Queued>,
     queued_bytes: Arc<AtomicUsize>,
 ) {
     while let Some(Queued { line, written }) = queued.recv().await {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::live::Lease;
 use crate::connection::open::OpenError;
-use crate::connection::request::{Input, Limits, MAX_EXTENSION, Operation, forwarded_meta};
+use crate::connection::request::{Input, Limits, MAX_EXTENSION, Operation, Request, forwarded_meta};
 use crate::connection::task::{Command, Refusal};
 use crate::error::CallError;
 use crate::manifest::Manifest;
@@ -110,7 +110,12 @@ impl Upstreams {
     ///
     /// # Cancel safety
     /// As [`Upstreams::call_tool`].
-    pub async fn read_resource(&self, server: &ServerRef, context: &CallContext, uri: &str) -> Result<Value, CallError> {
+    pub async fn read_resource(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+        uri: &str,
+    ) -> Result<Value, CallError> {
         let operation = Operation::ReadResource { uri: uri.to_owned() };
         let used = self.use_server(server, context, operation.method()).await?;
         self.perform(server, context, &used, operation).await
@@ -151,7 +156,11 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn list_tools(&self, server: &ServerRef, context: &CallContext) -> Result<Vec<Value>, CallError> {
+    pub async fn list_tools(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+    ) -> Result<Vec<Value>, CallError> {
         Ok(self.lists(server, context).await?.tools.clone())
     }
 
@@ -159,7 +168,11 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn list_resources(&self, server: &ServerRef, context: &CallContext) -> Result<Vec<Value>, CallError> {
+    pub async fn list_resources(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+    ) -> Result<Vec<Value>, CallError> {
         Ok(self.lists(server, context).await?.resources.clone())
     }
 
@@ -167,11 +180,20 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn list_prompts(&self, server: &ServerRef, context: &CallContext) -> Result<Vec<Value>, CallError> {
+    pub async fn list_prompts(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+    ) -> Result<Vec<Value>, CallError> {
         Ok(self.lists(server, context).await?.prompts.clone())
     }
 
-    async fn use_server(&self, server: &ServerRef, context: &CallContext, method: &str) -> Result<Use, CallError> {
+    async fn use_server(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+        method: &str,
+    ) -> Result<Use, CallError> {
         for _ in 0..MAX_LOOKUPS {
             let entry = self.entry_to_use(server).await?;
             let connection = self.registry().for_call(&self.0, &entry, &context.session, &server.name);
@@ -185,7 +207,9 @@ impl Upstreams {
                 Ok(Ok(lease)) => return Ok(Use { lease, entry, _permit: permit, _own: own }),
                 // The configuration changed just now; it may have another connection.
                 Ok(Err(Refusal::Closing)) => {}
-                Ok(Err(refusal)) => return Err(refused(&server.name, refusal).redacted(&entry.config.redactor)),
+                Ok(Err(refusal)) => {
+                    return Err(refused(&server.name, refusal).redacted(&entry.config.redactor));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -201,7 +225,8 @@ impl Upstreams {
     ) -> Result<Result<Lease, Refusal>, CallError> {
         let (reply, answer) = oneshot::channel();
         let started_at = Instant::now();
-        if connection.commands.send(Command::Lease { session: context.session.clone(), reply }).is_err() {
+        let wish = Command::Lease { session: context.session.clone(), reply };
+        if connection.commands.send(wish).await.is_err() {
             return Ok(Err(Refusal::Closing));
         }
         tokio::select! {
@@ -242,7 +267,12 @@ impl Upstreams {
     }
 
     /// The lists of the running server.
-    async fn fresh(&self, server: &ServerRef, used: &Use, context: &CallContext) -> Result<Arc<Manifest>, CallError> {
+    async fn fresh(
+        &self,
+        server: &ServerRef,
+        used: &Use,
+        context: &CallContext,
+    ) -> Result<Arc<Manifest>, CallError> {
         let live = &used.lease.live;
         let mut listed = live.listed.subscribe();
         let mut end = live.end.clone();
@@ -259,9 +289,14 @@ impl Upstreams {
                 () = context.cancel.cancelled() => Err(CallError::Cancelled),
             }
         };
-        let until = (Instant::now() + timeout).min(context.deadline.unwrap_or_else(|| Instant::now() + timeout));
+        let until =
+            (Instant::now() + timeout).min(context.deadline.unwrap_or_else(|| Instant::now() + timeout));
         let (name, method) = (server.name.clone(), "tools/list".to_owned());
-        timeout_at(until, wait).await.map_err(|_| CallError::Timeout { server: name, method, after: timeout })??;
+        timeout_at(until, wait).await.map_err(|_| CallError::Timeout {
+            server: name,
+            method,
+            after: timeout,
+        })??;
         let known = self.registry().known(&self.0, &used.entry).manifests.current();
         let reason = "its lists could not be kept".to_owned();
         let manifest = known.ok_or_else(|| CallError::Protocol { server: server.name.clone(), reason })?;
@@ -325,8 +360,8 @@ async fn rounds(
     let mut input = Input::default();
     for round in 1..=MAX_ROUNDS {
         let progress = context.progress.clone();
-        let raw =
-            used.lease.send(&server.name, operation.clone(), input, meta.clone(), progress, limits).await?;
+        let request = Request { operation: operation.clone(), input, meta: meta.clone(), progress };
+        let raw = used.lease.send(&server.name, request, limits).await?;
         let kind: ResultKind = match serde_json::from_str(raw.get()) {
             Ok(kind) => kind,
             Err(_) => return Ok(raw),
@@ -360,7 +395,8 @@ async fn respond(lease: &Lease, requests: serde_json::Map<String, Value>) -> Res
     let mut responses = InputResponses::new();
     for (key, mut request) in requests {
         let method = request["method"].as_str().unwrap_or_default().to_owned();
-        let what = Ask::from_method(&method).ok_or_else(|| format!("it asked for {method:?}, which is not known"))?;
+        let what = Ask::from_method(&method)
+            .ok_or_else(|| format!("it asked for {method:?}, which is not known"))?;
         let params = request.get_mut("params").map(Value::take).unwrap_or_default();
         let answer = lease.live.answers.answer(what, params, Some(lease.session())).await;
         responses.insert(key, answer.map_err(|why| format!("it asked for {method}: {why}"))?);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::command::Found;
 use crate::config::{Endpoint, Identity, Life, Scope, ServerConfig, ServerSet, Stdio};
@@ -60,7 +61,8 @@ pub(crate) enum Instance {
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) key: Key,
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    close: CancellationToken,
     pub(crate) status: watch::Receiver<ConnectionStatus>,
     pub(crate) declined: Arc<AtomicUsize>,
     pub(crate) permits: Arc<Semaphore>,
@@ -97,7 +99,8 @@ impl Entry {
         found: Option<Result<Found, String>>,
         login_path: Option<OsString>,
     ) -> Self {
-        let program = found.as_ref().and_then(|found| found.as_ref().ok()).map(|found| found.program.as_path());
+        let program =
+            found.as_ref().and_then(|found| found.as_ref().ok()).map(|found| found.program.as_path());
         let identity = config.identity(program);
         Self { config, found, login_path, identity }
     }
@@ -126,9 +129,17 @@ impl Registry {
     }
 
     /// The connection of an entry; a new one, not yet started, if there is none.
-    pub(crate) fn connection(&mut self, inner: &Inner, entry: &Entry, instance: Instance, name: &str) -> Connection {
+    pub(crate) fn connection(
+        &mut self,
+        inner: &Inner,
+        entry: &Entry,
+        instance: Instance,
+        name: &str,
+    ) -> Connection {
         let key = Key { identity: entry.identity, life: entry.config.life, instance };
-        if let Some(connection) = self.connections.get(&key).filter(|connection| !connection.commands.is_closed()) {
+        if let Some(connection) =
+            self.connections.get(&key).filter(|connection| !connection.commands.is_closed())
+        {
             return connection.clone();
         }
         let owner = match &key.instance {
@@ -139,7 +150,13 @@ impl Registry {
     }
 
     /// A connection for one call, which belongs to the session that makes it.
-    pub(crate) fn for_call(&mut self, inner: &Inner, entry: &Entry, session: &SessionId, name: &str) -> Connection {
+    pub(crate) fn for_call(
+        &mut self,
+        inner: &Inner,
+        entry: &Entry,
+        session: &SessionId,
+        name: &str,
+    ) -> Connection {
         let instance = self.instance(entry.config.scope, session);
         if !matches!(instance, Instance::Call(_)) {
             return self.connection(inner, entry, instance, name);
@@ -168,6 +185,7 @@ impl Registry {
             max_bytes: options.max_message_bytes,
             start_timeout: options.start_timeout,
         };
+        let close = CancellationToken::new();
         let (commands, status) = task::spawn(Parts {
             label: name.into(),
             spec,
@@ -178,10 +196,12 @@ impl Registry {
             log,
             manifests,
             tracker: inner.tracker.clone(),
+            close: close.clone(),
             force: inner.force.clone(),
+            max_in_flight: options.max_in_flight,
         });
         let permits = Arc::new(Semaphore::new(options.max_in_flight));
-        let connection = Connection { key: key.clone(), commands, status, declined, permits };
+        let connection = Connection { key: key.clone(), commands, close, status, declined, permits };
         self.connections.insert(key, connection.clone());
         connection
     }
@@ -192,7 +212,8 @@ impl Registry {
             let redactor = entry.config.redactor.clone();
             let log = Arc::new(LogRing::new(redactor.clone()));
             let (tracker, changes) = (inner.tracker.clone(), inner.changes.clone());
-            let manifests = Manifests::load(file, redactor, tracker, changes, inner.options.max_message_bytes);
+            let manifests =
+                Manifests::load(file, redactor, tracker, changes, inner.options.max_message_bytes);
             Known { manifests, log }
         };
         self.known.entry(entry.identity).or_insert_with(load).clone()
@@ -216,8 +237,7 @@ impl Registry {
         self.connections.retain(|key, connection| {
             let closes = which(key);
             if closes {
-                // Receiver gone: it has ended already.
-                connection.commands.send(Command::Close).ok();
+                connection.close.cancel();
             }
             !closes
         });

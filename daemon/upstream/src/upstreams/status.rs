@@ -169,7 +169,8 @@ impl ServerStatus {
         }
         if let Some(manifest) = manifest {
             self.protocol_version = Some(manifest.protocol_version.clone());
-            self.n_tools = Some(manifest.tool_names().filter(|name| config.tools.denies(name).is_none()).count());
+            self.n_tools =
+                Some(manifest.tool_names().filter(|name| config.tools.denies(name).is_none()).count());
             self.n_prompts = Some(manifest.prompts.len());
             self.n_resources = Some(manifest.resources.len());
             self.problems = manifest.problems.clone();
@@ -206,11 +207,14 @@ impl ServerStatus {
             self.pids.extend(live.pid);
             self.n_in_flight += live.users.n_calls();
             let age = status.ready_since.and_then(|since| SystemTime::now().duration_since(since).ok());
-            self.ready_secs = age.map(|age| self.ready_secs.map_or(age.as_secs(), |other| other.min(age.as_secs())));
+            self.ready_secs =
+                age.map(|age| self.ready_secs.map_or(age.as_secs(), |other| other.min(age.as_secs())));
         }
         match &status.last_failure {
             Some(OpenError::Auth) => self.reason = Some("it wants authorisation".to_owned()),
-            Some(OpenError::Failed { reason, .. }) => self.reason = Some(entry.config.redactor.redact(reason)),
+            Some(OpenError::Failed { reason, .. }) => {
+                self.reason = Some(entry.config.redactor.redact(reason))
+            }
             None => {}
         }
     }

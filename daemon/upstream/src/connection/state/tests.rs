@@ -32,7 +32,7 @@ fn an_unused_server_ends_and_a_used_one_does_not() {
     assert_eq!(state.want(now), Verdict::Use);
     assert_eq!(state.due(now + 6000 * SECOND), None);
     assert_eq!(state.next_wakeup(), None);
-    state.released(now + 6000 * SECOND, true);
+    state.released(now + 6000 * SECOND, 0, true);
     assert_eq!(state.due(now + 6601 * SECOND), Some(Action::Retire(Why::Idle)));
     assert_eq!(state.status(), PhaseStatus::Idle);
 }
@@ -71,7 +71,9 @@ fn pauses_grow_and_the_breaker_opens_and_closes() {
         assert_eq!(state.due(until), Some(Action::Start));
         state.failed(until);
         now = until;
-        let PhaseStatus::Paused { until, open: false } = state.status() else { panic!("{:?}", state.status()) };
+        let PhaseStatus::Paused { until, open: false } = state.status() else {
+            panic!("{:?}", state.status())
+        };
         assert!(until - now > last / 2, "{failure}");
         last = until - now;
     }
@@ -79,13 +81,15 @@ fn pauses_grow_and_the_breaker_opens_and_closes() {
     let until = state.next_wakeup().expect("a pause");
     assert_eq!(state.due(until), Some(Action::Start));
     state.failed(until);
-    let PhaseStatus::Paused { until: open_until, open: true } = state.status() else { panic!("{:?}", state.status()) };
+    let PhaseStatus::Paused { until: open_until, open: true } = state.status() else {
+        panic!("{:?}", state.status())
+    };
     assert_eq!(state.want(until), Verdict::Refuse(open_until));
     assert_eq!(state.want(open_until), Verdict::Wait, "one attempt is allowed");
     assert_eq!(state.due(open_until), Some(Action::Start));
     state.started(open_until);
     assert_eq!(state.want(open_until), Verdict::Use);
-    state.released(open_until, true);
+    state.released(open_until, 0, true);
     assert_eq!(state.failures(), 0);
 }
 
@@ -100,7 +104,7 @@ fn a_silent_idle_server_is_ended_and_a_busy_one_is_not() {
     assert_eq!(state.due(later + PING_EVERY), Some(Action::Ping));
     assert_eq!(state.want(later + PING_EVERY), Verdict::Use);
     assert_eq!(state.pinged(later + PING_EVERY, false), None);
-    state.released(later + PING_EVERY, false);
+    state.released(later + PING_EVERY, 0, false);
     assert_eq!(state.due(later + 2 * PING_EVERY), Some(Action::Ping));
     assert_eq!(state.pinged(later + 2 * PING_EVERY, false), Some(Action::Retire(Why::Unhealthy)));
 }
@@ -161,7 +165,10 @@ fn simulate(seed: u64) {
                 }
             }
         }
-        assert!(state.next_wakeup().is_none_or(|at| at > now), "seed {seed}: a wakeup in the past would spin");
+        assert!(
+            state.next_wakeup().is_none_or(|at| at > now),
+            "seed {seed}: a wakeup in the past would spin"
+        );
         match random.u8(0..10) {
             0..3 => match state.want(now) {
                 Verdict::Use => {
@@ -173,7 +180,7 @@ fn simulate(seed: u64) {
             },
             3..5 if in_flight > 0 => {
                 in_flight -= 1;
-                state.released(now, random.bool());
+                state.released(now, in_flight, random.bool());
             }
             5 if starting => {
                 starting = false;

@@ -27,7 +27,8 @@ fn a_result_is_kept_as_it_came_and_rmcp_sees_an_empty_one() {
     let (ledger, _) = ledger();
     let slot = Slot::new(None);
     send(&ledger, 1, &slot);
-    let result = r#"{"zebra":1.0,"content":[{"type":"hologram","x":12345678901234567890}],"apple":{"z":1,"a":2}}"#;
+    let result =
+        r#"{"zebra":1.0,"content":[{"type":"hologram","x":12345678901234567890}],"apple":{"z":1,"a":2}}"#;
     let verdict = ledger.received(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
     assert_eq!(verdict, Verdict::Replace(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned()));
     assert!(typed(verdict, "").is_some());
@@ -48,19 +49,26 @@ fn progress_comes_in_order_before_the_result_and_to_its_own_request_only() {
     }
     ledger.received(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     ledger.received(&progress(101, 999));
-    let steps: Vec<_> = std::iter::from_fn(|| receiver.try_recv().ok()).map(|params| params["progress"].clone()).collect();
+    let steps: Vec<_> =
+        std::iter::from_fn(|| receiver.try_recv().ok()).map(|params| params["progress"].clone()).collect();
     assert_eq!(steps, (0..500).map(|step| json!(step)).collect::<Vec<_>>());
 }
 
 #[test]
 fn answers_that_nobody_waits_for_are_dropped_and_errors_reach_rmcp() {
     let (ledger, _) = ledger();
-    for text in [r#"{"jsonrpc":"2.0","id":77,"result":{}}"#, r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#] {
+    for text in [
+        r#"{"jsonrpc":"2.0","id":77,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}"#,
+    ] {
         assert_eq!(ledger.received(text), Verdict::Taken, "{text}");
     }
     let slot = Slot::new(None);
     send(&ledger, 1, &slot);
-    assert_eq!(ledger.received(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-5,"message":"m","data":[1]}}"#), Verdict::Forward);
+    assert_eq!(
+        ledger.received(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-5,"message":"m","data":[1]}}"#),
+        Verdict::Forward
+    );
     send(&ledger, 2, &slot);
     let broken = ledger.received(r#"{"jsonrpc":"2.0","id":2,"error":"so sorry"}"#);
     assert!(matches!(&broken, Verdict::Replace(text) if text.contains("not understood")), "{broken:?}");
@@ -73,9 +81,10 @@ fn an_answer_after_its_request_was_cancelled_is_dropped() {
     let (ledger, _) = ledger();
     let slot = Slot::new(None);
     send(&ledger, 1, &slot);
-    let cancelled: ClientJsonRpcMessage =
-        serde_json::from_value(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}))
-            .expect("a message");
+    let cancelled: ClientJsonRpcMessage = serde_json::from_value(
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}),
+    )
+    .expect("a message");
     ledger.sent(&cancelled);
     assert_eq!(ledger.received(r#"{"jsonrpc":"2.0","id":1,"result":{"late":true}}"#), Verdict::Taken);
     assert!(slot.take().is_none());
@@ -104,7 +113,10 @@ fn notifications_become_notices_and_garbage_is_named() {
     let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}});
     assert_eq!(ledger.received(&log.to_string()), Verdict::Taken);
     let log = Notice::Log { level: "info".to_owned(), logger: None, data: json!("x") };
-    assert_eq!(*lock(&notices), [Notice::ToolsChanged, Notice::PromptsChanged, Notice::ResourcesChanged, log]);
+    assert_eq!(
+        *lock(&notices),
+        [Notice::ToolsChanged, Notice::PromptsChanged, Notice::ResourcesChanged, log]
+    );
     for text in ["Server listening on 3000", "{}", "[1]", "7", "{\"jsonrpc\"", r#"{"id":[1],"method":3}"#] {
         assert_eq!(ledger.received(text), Verdict::Garbage, "{text}");
     }
@@ -118,7 +130,8 @@ fn a_server_may_not_flood_us_with_requests() {
         assert_eq!(ledger.received(ask), Verdict::Forward);
     }
     assert_eq!(ledger.received(ask), Verdict::Taken);
-    let answer: ClientJsonRpcMessage = serde_json::from_value(json!({"jsonrpc": "2.0", "id": 1, "result": {}})).expect("a message");
+    let answer: ClientJsonRpcMessage =
+        serde_json::from_value(json!({"jsonrpc": "2.0", "id": 1, "result": {}})).expect("a message");
     ledger.sent(&answer);
     assert_eq!(ledger.received(ask), Verdict::Forward);
 }
