@@ -60,7 +60,9 @@ fn findings(platform: Platform, roots: &Roots, project: &Path) -> Vec<Finding> {
         for (scope, scope_name) in [(Scope::User, "user"), (Scope::Project, "project")] {
             let Some(file) = client.file(platform, scope, roots, project) else { continue };
             let is_there = file.symlink_metadata().is_ok();
-            if scope == Scope::Project && !is_there {
+            // In the home directory some clients' two files are one.
+            let is_users = client.file(platform, Scope::User, roots, project).as_ref() == Some(&file);
+            if scope == Scope::Project && (!is_there || is_users) {
                 continue;
             }
             let (registered, problem) = match entries(client, &file) {
