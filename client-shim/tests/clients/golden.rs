@@ -33,6 +33,8 @@ const GOLDEN: [Golden; 8] = [
     golden!("windsurf", ".codeium/windsurf/mcp_config.json", "json"),
 ];
 
+const PAGE: &str = include_str!("../../../docs/CLIENTS.md");
+
 /// The text as editors on other systems save it too.
 fn variants(text: &str) -> [String; 3] {
     [text.to_owned(), text.replace('\n', "\r\n"), format!("\u{feff}{text}")]
@@ -85,5 +87,14 @@ fn a_file_that_is_cut_off_is_never_written_to() {
             outcome.fails(&["cannot edit ", "line ", ", column ", "nothing was changed"]);
         }
         assert_eq!(home.read(file), cut, "{client}");
+    }
+}
+
+#[test]
+fn the_page_has_a_line_for_every_client() {
+    for Golden { client, file, .. } in GOLDEN {
+        assert!(PAGE.contains(&format!("| `conductorctl client add {client}` |")), "{client}");
+        let name = file.rsplit('/').next().expect("a name");
+        assert!(PAGE.contains(&format!("{name}`")), "{name}");
     }
 }
