@@ -9,7 +9,12 @@ cargo test --package conductor-tests --test e2e --no-run
 mounted=$(findmnt --noheadings --types cgroup2 --output TARGET --first-only)
 group=$mounted/conductor-tests-$$
 mkdir "$group"
-clean_up() { find "$group" -depth -type d -exec rmdir {} \; ; }
+clean_up() {
+  # Only what was started here is in it.
+  echo 1 >"$group/cgroup.kill"
+  while grep -q 'populated 1' "$group/cgroup.events"; do sleep 0.1; done
+  find "$group" -depth -type d -exec rmdir {} \;
+}
 trap clean_up EXIT
 # A user manager takes over its whole control group, so it must not be the one that everything else is in.
 bash -c 'echo $$ >"$1/cgroup.procs" && exec unshare --mount --cgroup --pid --fork --kill-child --mount-proc bash -c "

@@ -188,6 +188,8 @@ pub(crate) fn is_served_without_a_gap(
     let calls: Vec<_> = std::thread::scope(|scope| {
         let callers: Vec<_> =
             shims.iter().enumerate().map(|(n, shim)| scope.spawn(move || (shim, call(shim, n)))).collect();
+        // Also when a restart fails: the callers would never end.
+        let stop = StopOnDrop(&enough);
         for round in 0..restarts {
             let before = fs::read_to_string(&marks).unwrap_or_default().lines().count();
             // Each daemon has served calls before it goes.
@@ -197,7 +199,7 @@ pub(crate) fn is_served_without_a_gap(
             });
             restart();
         }
-        enough.store(true, Ordering::Relaxed);
+        drop(stop);
         callers.into_iter().map(|caller| caller.join().expect("a caller")).collect()
     });
     let marks = fs::read_to_string(&marks).expect("code ran");
@@ -217,6 +219,14 @@ pub(crate) fn is_served_without_a_gap(
     }
     assert!(wrong.is_empty(), "{} of {total} calls: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     assert!(total >= restarts * 10, "{total} calls prove little");
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn caller(home: &std::sync::Arc<Home>, adapt: impl FnOnce(&mut std::process::Command)) -> Shim {
