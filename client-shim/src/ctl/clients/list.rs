@@ -97,9 +97,10 @@ fn entries(client: Client, path: &Path) -> Result<Vec<Registered>, String> {
 
 fn shown(finding: &Finding, paint: Paint) -> String {
     let file = printable(&finding.file.display().to_string());
-    let scope = if finding.scope == "project" { " (project)" } else { "" };
+    let (scope, flag) =
+        if finding.scope == "project" { (" (project)", " --scope project") } else { ("", "") };
     let label = format!("{:<15}", finding.title);
-    let add = format!("conductorctl client add {}", finding.client);
+    let add = format!("conductorctl client add {}{flag}", finding.client);
     let mut lines = Vec::new();
     match &finding.problem {
         Some(problem) => {
