@@ -223,6 +223,7 @@ impl Scene {
             std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(mode))?;
         }
         symlink("../closed/file", dir.join("granted/link"))?;
+        symlink("closed", dir.join("trap"))?;
         let tcp = TcpListener::bind("127.0.0.1:0")?;
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         let path = UnixListener::bind(dir.join("listener"))?;
@@ -233,7 +234,8 @@ impl Scene {
 
     fn jail(&self, launcher: &Path, layers: impl IntoIterator<Item = Layer>) -> Jail {
         let mut jail = Jail::new(launcher.to_owned());
-        jail.read = vec![self.path("granted")];
+        // The second is a link, as code could put in the place of what was granted: it must grant nothing.
+        jail.read = vec![self.path("granted"), self.path("trap")];
         jail.limits.cpu_seconds = Some(60);
         jail.layers = layers.into_iter().collect();
         jail

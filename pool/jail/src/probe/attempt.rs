@@ -24,6 +24,7 @@ pub(super) struct Handles {
     pub(super) listener: TcpListener,
     pub(super) local: OwnedFd,
     pub(super) descriptors: u64,
+    pub(super) priority: i32,
 }
 
 impl Handles {
@@ -37,6 +38,7 @@ impl Handles {
             listener,
             local: socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).map_err(io::Error::from_raw_os_error)?,
             descriptors: 128,
+            priority: rustix::process::getpriority_process(None)?,
         })
     }
 }

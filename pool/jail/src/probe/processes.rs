@@ -108,9 +108,9 @@ pub(super) const PROBES: &[Probe] = &[
     }),
     probe!("leave a core dump", LIMIT, |_, _| unless(at_most(Resource::Core, 1))),
     probe!("compute for ever", LIMIT, |_, _| unless(at_most(Resource::Cpu, 61))),
-    probe!("come before the user's own programs", LIMIT, |_, _| {
+    probe!("come before the user's own programs", LIMIT, |_, handles| {
         let priority = rustix::process::getpriority_process(None).map_err(|errno| errno.raw_os_error())?;
-        unless(priority >= 5)
+        unless(priority > handles.priority)
     }),
     probe!("raise the own priority", &[(Capabilities, EACCES)], |_, _| {
         call_with(SYS_setpriority, [PRIO_PROCESS as usize, 0, word(-1)]).map(drop)
