@@ -36,6 +36,10 @@ const BUILD_DELAY: Duration = Duration::from_secs(1);
 /// Pause after a build that failed for something that may pass, such as a registry that is down.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// How long the packages of a layer may take to warm: what is left over is imported cold. Less than a build may take, so
+/// that a long list on a slow machine has a layer all the same.
+const WARM_LIMIT: Duration = Duration::from_secs(60);
+
 /// What was measured of a layer's packages, beside the layer.
 const COSTS: &str = "costs.json";
 
@@ -375,7 +379,7 @@ fn warm(source: DenoSpawn) -> Warm {
             };
             let pure = staged.packages.into_iter().filter(|package| package.native.is_none());
             let specifiers: Vec<String> = pure.map(|package| package.spelling).collect();
-            let costs = source.rehearse(&staged.deno.path, &packages, &specifiers).await;
+            let costs = source.rehearse(&staged.deno.path, &packages, &specifiers, WARM_LIMIT).await;
             let costs = costs.map_err(|error| error_chain(&error))?;
             remove_links(&packages.deno_dir)
                 .map_err(|error| format!("cannot clean up after Deno: {error}"))?;

@@ -2,18 +2,33 @@
 //!
 //! A worker of the usual kind does it: no grants, no network, one import each. The one difference is that it may write
 //! its `DENO_DIR`, which is thrown away if anything fails.
+//!
+//! First the caches are filled, by as many workers at once as there are cores; then each import is measured, by half as
+//! many: V8 compiles and collects on threads of its own, which then have a core as well, as in an idle daemon.
 
+use std::fs;
+use std::future::Future;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::deno_dir::Directories;
 use super::{DenoSpawn, Files, Inner};
 use crate::job::Settled;
-use crate::source::SpawnError;
+use crate::source::{SpawnError, Worker as _};
 use crate::spec::{Packages, WorkerSpec};
 use crate::worker::Rehearsed;
+
+/// Between two looks at the memory of a worker at work. It lives for some milliseconds after its import.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How one package's import went in a worker of its own, with Deno's caches filled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +37,7 @@ pub struct Rehearsal {
     pub specifier: String,
     /// Wall time of the import, in milliseconds.
     pub import_ms: f64,
-    /// Resident memory that the import added, in bytes.
+    /// Memory of its own that the import added to the worker, at the most, in bytes; zero where the kernel does not tell.
     pub memory_bytes: u64,
     /// The import prints nothing and leaves no timer, handle or rejection behind, so it may happen before the job is known.
     pub preloadable: bool,
@@ -31,30 +46,50 @@ pub struct Rehearsal {
 }
 
 impl DenoSpawn {
-    /// Imports `specifiers`, spelled as in the lock, one after the other, each in two fresh workers: the first fills the
-    /// caches, the second is measured. `packages.deno_dir` must be writable; nothing is fetched.
+    /// Imports `specifiers`, spelled as in the lock, each in two fresh workers: the first fills the caches, the second is
+    /// measured. `packages.deno_dir` must be writable; nothing is fetched. What is not begun within `limit` is left out of
+    /// the answer: it can be imported all the same.
     ///
     /// # Errors
     /// When no worker boots at all. An import that fails is part of the answer.
     ///
     /// # Cancel safety
-    /// Dropping the future kills the worker at work; the `DENO_DIR` is then to be thrown away.
+    /// Dropping the future kills the workers at work; the `DENO_DIR` is then to be thrown away.
     pub async fn rehearse(
         &self,
         deno: &Path,
         packages: &Packages,
         specifiers: &[String],
+        limit: Duration,
     ) -> Result<Vec<Rehearsal>, SpawnError> {
-        let mut rehearsals = Vec::with_capacity(specifiers.len());
-        for specifier in specifiers {
-            self.inner.import(deno, packages, specifier).await?;
-            rehearsals.push(self.inner.import(deno, packages, specifier).await?);
-        }
-        Ok(rehearsals)
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        let start = Instant::now();
+        self.inner.import_all(deno, packages, specifiers, cores, start + limit / 2).await?;
+        self.inner.import_all(deno, packages, specifiers, (cores / 2).max(1), start + limit).await
     }
 }
 
 impl Inner {
+    /// Imports what can be begun before `until`, some at once.
+    async fn import_all(
+        &self,
+        deno: &Path,
+        packages: &Packages,
+        specifiers: &[String],
+        at_once: usize,
+        until: Instant,
+    ) -> Result<Vec<Rehearsal>, SpawnError> {
+        let permits = Semaphore::new(at_once);
+        let imports = specifiers.iter().map(async |specifier| {
+            let _permit = permits.acquire().await.expect("nobody closes it");
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            self.import(deno, packages, specifier).await.map(Some)
+        });
+        Ok(try_join_all(imports).await?.into_iter().flatten().collect())
+    }
+
     async fn import(
         &self,
         deno: &Path,
@@ -67,14 +102,18 @@ impl Inner {
             ..plain_spec(deno, directories.empty())
         };
         let worker = self.start(&spec, &directories, &packages.deno_dir, Files::Writable).await?;
+        let pid = worker.identity().pid;
+        let before = own_memory(pid).unwrap_or_default();
         // A package that never lets the process end is no failure of the layer: it cannot be preloaded, that is all.
-        let rehearsed = worker.rehearse(&import_code(specifier), self.config.boot_timeout).await;
-        Ok(Rehearsal::of(specifier, rehearsed))
+        let code = import_code(specifier);
+        let rehearsing = worker.rehearse(&code, self.config.boot_timeout);
+        let (rehearsed, most) = with_most_memory(pid, rehearsing).await;
+        Ok(Rehearsal::of(specifier, rehearsed, most.saturating_sub(before)))
     }
 }
 
 impl Rehearsal {
-    fn of(specifier: &str, rehearsed: std::io::Result<Rehearsed>) -> Self {
+    fn of(specifier: &str, rehearsed: std::io::Result<Rehearsed>, memory_bytes: u64) -> Self {
         let specifier = specifier.to_owned();
         let failed = |specifier, error: String| Self {
             specifier,
@@ -88,7 +127,7 @@ impl Rehearsal {
             Ok(Rehearsed { settled: Some(Settled::Json { value }), quiet }) => Self {
                 specifier,
                 import_ms: value["ms"].as_f64().unwrap_or_default(),
-                memory_bytes: value["bytes"].as_u64().unwrap_or_default(),
+                memory_bytes,
                 preloadable: quiet,
                 error: None,
             },
@@ -113,11 +152,35 @@ pub(super) fn plain_spec(deno: &Path, empty: &Path) -> WorkerSpec {
     }
 }
 
+/// Awaits `work` of a process and tells the most memory that the process was seen to have.
+async fn with_most_memory<T>(pid: i32, work: impl Future<Output = T>) -> (T, u64) {
+    let mut work = pin!(work);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut most = 0;
+    loop {
+        tokio::select! {
+            // Cancel-safe: polled again by reference.
+            done = &mut work => return (done, most),
+            // Cancel-safe: a tick that is lost is a look less.
+            _ = looks.tick() => most = most.max(own_memory(pid).unwrap_or_default()),
+        }
+    }
+}
+
+/// Resident memory that a process shares with no other, in bytes. The worker cannot tell: it sees no `/proc`.
+fn own_memory(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 fn import_code(specifier: &str) -> String {
     format!(
-        "const rss = Deno.memoryUsage().rss, start = performance.now();
+        "const start = performance.now();
          await api.import({});
-         return {{ ms: performance.now() - start, bytes: Math.max(0, Deno.memoryUsage().rss - rss) }};",
+         return {{ ms: performance.now() - start }};",
         json!(Value::from(specifier))
     )
 }

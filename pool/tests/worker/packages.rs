@@ -2,11 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use conductor_pool::{Packages, Settled, WorkerSpec};
 use serde_json::{Value, json};
 
 use crate::support::{Bench, job, json as json_of, settled};
+
+/// More than any rehearsal of these tests takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A layer with axios, lodash and ms, fetched from the registry.
 fn fetch(bench: &Bench) -> Packages {
@@ -60,11 +64,16 @@ async fn a_layer_gives_what_its_lock_names_and_nothing_else() {
     let bench = Bench::new();
     let packages = fetch(&bench);
     let specifiers = ["npm:axios@^1", "npm:ms@2.1.3"].map(String::from);
-    let rehearsed = bench.source.rehearse(&bench.spec().deno, &packages, &specifiers).await.unwrap();
+    let rehearsed = bench.source.rehearse(&bench.spec().deno, &packages, &specifiers, LIMIT).await.unwrap();
     for rehearsal in &rehearsed {
         assert!(rehearsal.preloadable && rehearsal.error.is_none(), "{rehearsal:?}");
         assert!(rehearsal.import_ms > 0.0, "{rehearsal:?}");
     }
+    let axios = &rehearsed[0];
+    assert_eq!(axios.specifier, specifiers[0], "in the order in which they were given");
+    assert!(axios.memory_bytes > 1 << 20, "axios brings some hundred kilobytes of code: {axios:?}");
+    let none = bench.source.rehearse(&bench.spec().deno, &packages, &specifiers, Duration::ZERO).await;
+    assert!(none.unwrap().is_empty(), "there was no time");
     seal(&packages.deno_dir);
 
     let spec = with(&bench, packages.clone());
@@ -103,7 +112,7 @@ async fn preloaded_packages_are_there_at_once_and_leave_nothing_to_the_next_work
     let bench = Bench::new();
     let packages = fetch(&bench);
     let all = Vec::from_iter(packages.spellings.values().cloned());
-    bench.source.rehearse(&bench.spec().deno, &packages, &all).await.unwrap();
+    bench.source.rehearse(&bench.spec().deno, &packages, &all, LIMIT).await.unwrap();
     seal(&packages.deno_dir);
     let cold = with(&bench, packages.clone());
     let warm = with(&bench, Packages { preload: all, ..packages });
