@@ -76,7 +76,7 @@ pub(crate) struct Manifests {
 
 impl Manifest {
     /// The tools' names.
-    pub fn tool_names(&self) -> impl Iterator<Item = &str> {
+    pub fn tool_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.tools.iter().filter_map(|tool| tool["name"].as_str())
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::live::Lease;
 use crate::connection::open::OpenError;
-use crate::connection::request::{Input, Limits, MAX_EXTENSION, Operation, Request, forwarded_meta};
+use crate::connection::request::{Failure, Input, Limits, MAX_EXTENSION, Operation, Request, forwarded_meta};
 use crate::connection::task::{Command, Refusal};
 use crate::error::CallError;
 use crate::manifest::Manifest;
@@ -277,17 +277,17 @@ impl Upstreams {
         let mut listed = live.listed.subscribe();
         let mut end = live.end.clone();
         let timeout = used.entry.config.timeout;
+        // What `wait_for` gives must not live on: it locks the channel.
         let wait = async {
             tokio::select! {
                 // Cancel-safe.
-                _ = listed.wait_for(|listed| *listed) => Ok(()),
+                () = async { drop(listed.wait_for(|listed| *listed).await) } => return Ok(()),
                 // Cancel-safe.
-                _ = end.wait_for(Option::is_some) => {
-                    Err(live.explain(&server.name, "tools/list", crate::connection::request::Failure::Gone).await)
-                }
+                () = async { drop(end.wait_for(Option::is_some).await) } => {}
                 // Cancel-safe: a token stays cancelled.
-                () = context.cancel.cancelled() => Err(CallError::Cancelled),
+                () = context.cancel.cancelled() => return Err(CallError::Cancelled),
             }
+            Err(live.explain(&server.name, "tools/list", Failure::Gone).await)
         };
         let until =
             (Instant::now() + timeout).min(context.deadline.unwrap_or_else(|| Instant::now() + timeout));

@@ -144,3 +144,23 @@ async fn log_messages_reach_the_session_that_owns_the_server_and_no_other() {
     assert_eq!(asked.len(), 2);
     bed.end().await;
 }
+
+/// Requests can be made from any task.
+#[tokio::test]
+async fn requests_can_move_between_threads() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let bed = Bed::new();
+    bed.set(json!({ "h": bed.hostile("") })).await;
+    let (context, name) = (session("s"), server("h"));
+    let upstreams = bed.upstreams.clone();
+    let call = is_send(async move {
+        upstreams.call_tool(&name, &context, "echo", serde_json::Map::new()).await.unwrap();
+        upstreams.lists(&name, &context).await.unwrap();
+        upstreams.read_resource(&name, &context, "x:").await.unwrap_err();
+        upstreams.get_prompt(&name, &context, "x", serde_json::Map::new()).await.unwrap_err()
+    });
+    assert_eq!(tokio::spawn(call).await.unwrap().kind(), "json-rpc");
+    bed.end().await;
+}
