@@ -19,6 +19,7 @@
 //! Linux alone has these layers. Elsewhere [`Jail::apply`] says of each that it is missing, and refuses at
 //! [`Level::Strict`]: macOS would need a profile of its deprecated `sandbox-exec`, Windows a job object and an AppContainer.
 
+#[cfg(unix)]
 mod args;
 #[cfg(target_os = "linux")]
 pub mod cgroup;
