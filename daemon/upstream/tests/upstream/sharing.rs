@@ -130,6 +130,40 @@ async fn a_server_asks_the_only_session_that_calls_it_and_is_declined_by_several
 }
 
 #[tokio::test]
+async fn what_a_newer_server_wants_to_know_is_asked_of_the_calling_session_and_the_call_goes_on() {
+    let bed = Bed::new();
+    bed.set(json!({ "h": bed.hostile("modern") })).await;
+    let (slow, context) = (session("b"), session("a"));
+    let asking = async {
+        until("the other call is there", || bed.log().contains("slow ")).await;
+        let answered = bed.call_as(&context, "h", "input", json!({})).await.unwrap();
+        let expected = r#"{"responses":{"q":{"action":"accept","content":{"session":"a"}},"r":{"roots":[]}},"state":"st"}"#;
+        assert_eq!(text(&answered), expected);
+        let error = bed.call_as(&context, "h", "insatiable", json!({})).await.unwrap_err();
+        assert!(error.to_string().contains("asked for more 10 times"), "{error}");
+    };
+    let (slow, ()) = tokio::join!(bed.call_as(&slow, "h", "slow", json!({})), asking);
+    assert_eq!(text(&slow.unwrap()), "at last");
+    let sessions: BTreeSet<_> =
+        bed.asked.0.lock().unwrap().iter().map(|(session, _)| session.clone()).collect();
+    assert_eq!(sessions, BTreeSet::from(["a".to_owned()]));
+    assert_eq!(bed.status("h").n_declined, 0);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_newer_server_is_listened_to() {
+    let bed = Bed::new();
+    bed.set(json!({ "h": bed.hostile("modern") })).await;
+    let lists = bed.upstreams.lists(&server("h"), &session("s")).await.unwrap();
+    until("somebody listens", || bed.log().contains("listening")).await;
+    bed.call("h", "grow", json!({})).await.unwrap();
+    let n_tools = || bed.upstreams.manifest(&server("h")).unwrap().unwrap().tools.len();
+    until("the new tool is known", || n_tools() == lists.tools.len() + 1).await;
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn log_messages_reach_the_session_that_owns_the_server_and_no_other() {
     let bed = Bed::new();
     let mut own = bed.hostile("");

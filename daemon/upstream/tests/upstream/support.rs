@@ -53,8 +53,8 @@ impl Bed {
     pub(crate) fn with(adapt: impl FnOnce(&mut UpstreamsOptions)) -> Self {
         static LOG: Once = Once::new();
         LOG.call_once(|| {
-            let filter = std::env::var("RUST_LOG")
-                .unwrap_or_else(|_| "rmcp=warn,rmcp::transport::worker=off".to_owned());
+            let filter =
+                std::env::var("RUST_LOG").unwrap_or_else(|_| conductor_upstream::RMCP_LOG_FILTER.to_owned());
             tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
         });
         let root = tempfile::tempdir().unwrap();
