@@ -71,6 +71,8 @@ pub struct ProfileSection {
     pub max_inline_bytes: Option<usize>,
     pub max_calls_in_flight: Option<usize>,
     pub max_calls_per_minute: Option<u32>,
+    /// The file with the upstream servers, as `MCP_CONDUCTOR_MCP_CONFIG`.
+    pub mcp_config: Option<String>,
     /// Packages that code may import, each as in `MCP_CONDUCTOR_ALLOWED_PACKAGES`.
     pub packages: Option<Vec<String>>,
     /// A `deno.lock` that says every version; nothing outside it is ever fetched.
@@ -95,6 +97,8 @@ pub struct PolicySection {
     pub env: Option<Vec<String>>,
     /// When set, only these packages in these versions.
     pub packages: Option<Vec<String>>,
+    /// Whether a session's environment may name its own file of upstream servers.
+    pub session_mcp_config: bool,
     #[serde(deserialize_with = "duration")]
     pub max_timeout: Option<Duration>,
 }
@@ -109,6 +113,7 @@ impl Default for PolicySection {
             net: None,
             env: None,
             packages: None,
+            session_mcp_config: true,
             max_timeout: None,
         }
     }
@@ -195,7 +200,7 @@ fn within<T: PartialOrd + std::fmt::Display>(
     }
 }
 
-fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
     let untrusted = |why, hint| ConfigError::Untrusted { path: path.to_owned(), why, hint };
     let file = File::open(path).map_err(read_error)?;

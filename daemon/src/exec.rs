@@ -23,8 +23,10 @@ use crate::packages::PackageService;
 use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
 use crate::store::Store;
+use crate::upstreams::calls::UpstreamCalls;
+use crate::upstreams::{Registration, UpstreamService};
 use args::RunArgs;
-use calls::StoreCalls;
+use calls::{RunCalls, StoreCalls};
 use failure::ends::{self, Usage};
 use failure::{OwnPaths, Source};
 use imports::Imports;
@@ -55,6 +57,7 @@ pub struct Executor {
     stats: Arc<Stats>,
     store: Arc<Store>,
     packages: Arc<PackageService>,
+    upstreams: Arc<UpstreamService>,
     dirs: Arc<Dirs>,
     own_paths: OwnPaths,
     /// Makes ids of two daemons differ.
@@ -62,11 +65,25 @@ pub struct Executor {
     next: AtomicU64,
 }
 
+/// What an executor works with.
+#[derive(Debug)]
+pub struct Parts {
+    pub pool: PoolHandle,
+    pub deno: DenoHandle,
+    pub stats: Arc<Stats>,
+    pub store: Arc<Store>,
+    pub packages: Arc<PackageService>,
+    pub upstreams: Arc<UpstreamService>,
+    pub dirs: Arc<Dirs>,
+}
+
 /// Who calls, and how the call can be followed and ended.
 #[derive(Debug)]
 pub struct Caller<'a> {
     pub session: u64,
     pub profile: &'a Profile,
+    /// The upstream servers that the code can call.
+    pub servers: Option<Arc<Registration>>,
     /// Gets output and phases while the code runs; never blocks the run for longer than it takes to queue.
     pub events: Option<mpsc::Sender<CallEvent>>,
     pub cancel: CancellationToken,
@@ -87,19 +104,14 @@ struct Leased {
 }
 
 impl Executor {
-    pub fn new(
-        pool: PoolHandle,
-        deno: DenoHandle,
-        stats: Arc<Stats>,
-        store: Arc<Store>,
-        packages: Arc<PackageService>,
-        dirs: Arc<Dirs>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { pool, deno, stats, store, packages, upstreams, dirs } = parts;
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let run_id = format!("{:x}", since_epoch.as_secs());
         let own_paths = OwnPaths::new(&dirs);
-        Self { pool, deno, stats, store, packages, dirs, own_paths, run_id, next: AtomicU64::new(1) }
+        let next = AtomicU64::new(1);
+        Self { pool, deno, stats, store, packages, upstreams, dirs, own_paths, run_id, next }
     }
 
     /// A name for a call, unique for the life of the daemon and longer.
@@ -166,9 +178,9 @@ impl Executor {
             api_name: script.api_name.clone(),
             globals,
             imports,
-            upstreams: None,
+            upstreams: caller.servers.as_ref().map(|servers| servers.names.clone()),
             permissions: profile.permissions(),
-            host: Some(Host::new(StoreCalls::new(self.store.clone(), profile.owner(&self.dirs)))),
+            host: Some(Host::new(self.calls(id, caller))),
             limits: profile.limits(timeout),
         };
         let report = run_with_events(lease, job, caller).await;
@@ -183,6 +195,20 @@ impl Executor {
         let owner = profile.owner(&self.dirs);
         Inline { store: &self.store, owner: &owner, limit: profile.max_inline_bytes }.apply(&mut result);
         Ok(result)
+    }
+
+    fn calls(&self, id: &str, caller: &Caller<'_>) -> RunCalls {
+        RunCalls {
+            store: StoreCalls::new(self.store.clone(), caller.profile.owner(&self.dirs)),
+            upstreams: caller.servers.clone().map(|registration| UpstreamCalls {
+                service: self.upstreams.clone(),
+                registration,
+                session: caller.session,
+                execution: id.into(),
+                cancel: caller.cancel.clone(),
+                events: caller.events.clone(),
+            }),
+        }
     }
 
     async fn lease(&self, caller: &Caller<'_>, imports: &Imports) -> Result<Leased, Box<ErrorReport>> {

@@ -31,6 +31,7 @@ pub mod stats;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod upstreams;
 
 pub use conductor_pool::error_chain;
 

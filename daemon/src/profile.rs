@@ -16,10 +16,13 @@ use crate::config::{Config, PolicySection, ProfileSection};
 use crate::dirs::Dirs;
 use crate::exec::MAX_MEDIA_BYTES;
 use expand::{ExpandError, Scope, expand, references};
+use mcp_config::MCP_CONFIG;
+pub use mcp_config::McpConfig;
 use packages::{ALLOWED_PACKAGES, PackageRules};
 use run_args::RunArgsError;
 
 pub mod expand;
+pub mod mcp_config;
 pub mod packages;
 pub mod run_args;
 
@@ -63,6 +66,8 @@ pub struct Profile {
     /// Calls of one session; no limit when absent.
     pub max_calls_per_minute: Option<u32>,
     pub packages: PackageRules,
+    /// Where its upstream servers are configured.
+    pub mcp_config: Option<McpConfig>,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -93,11 +98,13 @@ const DEFAULT_TIMEOUT: &str = "MCP_CONDUCTOR_DEFAULT_TIMEOUT";
 const MAX_TIMEOUT: &str = "MCP_CONDUCTOR_MAX_TIMEOUT";
 const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
 
-/// Variables of later parts of conductor: known, so not warned about as typing errors.
-const WITHOUT_EFFECT: [&str; 1] = ["MCP_CONDUCTOR_MCP_CONFIG"];
-
 /// Variables a profile refers to that the client has not sent yet: asked for in the handshake's second round.
-pub fn missing_variables(config: &Config, env: &BTreeMap<String, String>) -> Vec<String> {
+pub fn missing_variables(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    cwd: &str,
+    dirs: &Dirs,
+) -> Vec<String> {
     let section = named_section(config, env).ok().flatten();
     let own =
         env.iter().filter(|(name, _)| name.starts_with("MCP_CONDUCTOR_")).map(|(_, value)| value.as_str());
@@ -114,6 +121,11 @@ pub fn missing_variables(config: &Config, env: &BTreeMap<String, String>) -> Vec
             names.extend(variables);
         }
     }
+    let home = dirs.home.to_string_lossy();
+    let scope = Scope { home: &home, project: project_dir(env, cwd), env };
+    let default_section = ProfileSection::default();
+    let mcp_config = McpConfig::resolve(section.unwrap_or(&default_section), &config.policy, scope);
+    names.extend(mcp_config.ok().flatten().iter().flat_map(McpConfig::references));
     names.into_iter().filter(|name| !env.contains_key(name)).collect()
 }
 
@@ -177,6 +189,7 @@ pub fn resolve(
         max_calls_in_flight: section.max_calls_in_flight.unwrap_or(defaults::MAX_CALLS_IN_FLIGHT),
         max_calls_per_minute: section.max_calls_per_minute,
         packages,
+        mcp_config: McpConfig::resolve(section, &config.policy, scope)?,
         warnings,
     })
 }
@@ -188,10 +201,28 @@ impl Profile {
             deno: deno.to_owned(),
             workspace: self.workspace.clone(),
             grants: self.grants.clone(),
-            protected: dirs.protected().map(Path::to_owned).into(),
+            protected: self.protected(dirs),
             heap_mib: self.heap_mib,
             env: self.env.clone(),
             packages,
+        }
+    }
+
+    /// What stays denied below any grant: conductor's own directories, and the file that says which programs it starts.
+    fn protected(&self, dirs: &Dirs) -> BTreeSet<PathBuf> {
+        let own = dirs.protected().map(Path::to_owned).into_iter();
+        own.chain(self.mcp_config.iter().map(|config| config.path.clone())).collect()
+    }
+
+    /// True when code may write to `path`.
+    pub fn may_write(&self, path: &Path) -> bool {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let covers = |granted: &String| path.starts_with(granted) || real.starts_with(granted);
+        match &self.grants.write {
+            _ if self.grants.is_unsandboxed() => false,
+            Grant::None => false,
+            Grant::Only(paths) => paths.iter().any(covers),
+            Grant::All => true,
         }
     }
 
@@ -428,9 +459,7 @@ fn warnings(grants: &Grants, env: &BTreeMap<String, String>) -> Vec<String> {
         warnings.push("unsandboxed: code with `run`, `ffi` or `all` can do whatever you can".into());
     }
     for name in env.keys().filter(|name| name.starts_with("MCP_CONDUCTOR_")) {
-        if WITHOUT_EFFECT.contains(&name.as_str()) {
-            warnings.push(format!("{name} has no effect in this build"));
-        } else if ![RUN_ARGS, WORKSPACE, DEFAULT_TIMEOUT, MAX_TIMEOUT, PROFILE, ALLOWED_PACKAGES]
+        if ![RUN_ARGS, WORKSPACE, DEFAULT_TIMEOUT, MAX_TIMEOUT, PROFILE, ALLOWED_PACKAGES, MCP_CONFIG]
             .contains(&name.as_str())
         {
             warnings.push(format!("{name} is not a variable conductor knows"));

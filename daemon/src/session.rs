@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use conductor_deno::DenoBinary;
 use conductor_protocol::status::{RunningStatus, SessionStatus};
-use conductor_protocol::{ClientKind, RejectCode, SessionFrame, codec, frame};
+use conductor_protocol::{ClientKind, Hello, RejectCode, SessionFrame, codec, frame};
+use conductor_upstream::SessionId;
 use interprocess::local_socket::tokio::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rmcp::ServiceExt;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::profile::{self, Profile};
 use crate::supervisor::{ConfigInUse, Phase, Shared};
+use crate::upstreams::Servers;
 use accepted::Accepted;
 use admission::{Admission, Refused};
 use follow::Severity;
@@ -33,6 +35,7 @@ use transport::{FrameTransport, OUTGOING_FRAMES};
 
 mod accepted;
 mod admission;
+mod discovery;
 mod follow;
 pub(crate) mod handshake;
 pub mod registry;
@@ -46,6 +49,12 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(4);
 /// How long a client may take to close its sending side after it was told that the daemon goes down. Ours do so when they read
 /// it; one that does not read, or is of another kind, is not waited for.
 const FAREWELL_TIME: Duration = Duration::from_secs(3);
+
+/// How long a configuration file is left alone after it has changed.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long a list may wait for a configuration of servers to be read: a locked keyring must not hold it up.
+const SERVERS_WAIT: Duration = Duration::from_millis(500);
 
 /// How soon a client that is gone altogether is noticed while its calls still run.
 const GONE_CHECK: Duration = Duration::from_millis(20);
@@ -71,6 +80,8 @@ pub struct Session {
     admission: Mutex<Admission>,
     /// What the client asked for with `logging/setLevel`.
     log_level: Mutex<Option<Severity>>,
+    /// The upstream servers of its configuration.
+    servers: watch::Sender<Servers>,
     /// The profile, with the generation of the configuration it was worked out from.
     profile: Mutex<Option<(u64, ProfileResult)>>,
 }
@@ -105,8 +116,8 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
         return;
     }
     let config = shared.config();
-    let missing = |env: &BTreeMap<String, String>| match &config.config {
-        Ok(config) => profile::missing_variables(config, env),
+    let missing = |hello: &Hello| match &config.config {
+        Ok(config) => profile::missing_variables(config, &hello.env, &hello.cwd, &shared.dirs),
         Err(_) => Vec::new(),
     };
     let client = match handshake::accept(&mut reader, &mut writer, id, missing).await {
@@ -145,6 +156,7 @@ impl Connection {
         let transport =
             FrameTransport::new(reader, client.decoder, outgoing.clone(), accepted.clone(), eof.clone());
         let warming = tokio::spawn(keep_warm(self.session.clone(), self.shared.clone()));
+        let configuring = tokio::spawn(keep_servers(self.session.clone(), self.shared.clone()));
         let stop = CancellationToken::new();
         let server = ToolServer::new(self.session.clone(), self.shared.clone());
         let serving = async {
@@ -160,6 +172,8 @@ impl Connection {
         }
         self.session.gone.cancel();
         warming.abort();
+        configuring.abort();
+        self.shared.upstreams.upstreams().end_session(&SessionId::new(self.session.id.to_string()));
         if self.shared.is_draining() {
             let reason = "the daemon is going down".to_owned();
             // client gone: nobody to tell
@@ -284,6 +298,38 @@ async fn keep_warm(session: Arc<Session>, shared: Arc<Shared>) {
     }
 }
 
+/// Keeps the session's upstream servers as its configuration says.
+async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
+    let mut config = shared.config_changes();
+    let mut files = shared.upstreams.file_changes();
+    loop {
+        config.mark_unchanged();
+        files.mark_unchanged();
+        let servers = match session.profile(&shared) {
+            Ok(profile) => shared.upstreams.load(&profile, &session.env).await,
+            // Told by every call.
+            Err(_) => Servers::None,
+        };
+        session.servers.send_if_modified(|before| {
+            let changed = *before != servers;
+            if changed {
+                *before = servers;
+            }
+            changed
+        });
+        let changed = tokio::select! {
+            // Cancel-safe: changes that are not seen stay unseen.
+            changed = config.changed() => changed,
+            changed = files.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        // An editor writes a file in several steps.
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
 async fn keep_profile_warm(
     session: &Session,
     shared: &Shared,
@@ -338,6 +384,7 @@ impl Session {
             running: Mutex::default(),
             admission: Mutex::new(Admission::new(Instant::now())),
             log_level: Mutex::new(None),
+            servers: watch::Sender::default(),
             profile: Mutex::new(None),
         }
     }
@@ -394,6 +441,21 @@ impl Session {
     pub(crate) fn cancel(&self, id: &str) -> bool {
         let running = lock(&self.running);
         running.get(id).map(|call| call.cancel.cancel()).is_some()
+    }
+
+    /// The upstream servers, read within a moment; what takes longer is [`Servers::Pending`].
+    async fn servers(&self) -> Servers {
+        let mut servers = self.servers.subscribe();
+        let read = servers.wait_for(|servers| *servers != Servers::Pending);
+        match tokio::time::timeout(SERVERS_WAIT, read).await {
+            Ok(Ok(servers)) => servers.clone(),
+            _ => Servers::Pending,
+        }
+    }
+
+    /// The same as last read.
+    pub(crate) fn known_servers(&self) -> Servers {
+        self.servers.borrow().clone()
     }
 
     fn log_level(&self) -> Option<Severity> {

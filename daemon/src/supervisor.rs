@@ -22,7 +22,7 @@ use crate::cli::Options;
 use crate::config::{Config, ConfigError, PoolSection};
 use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
-use crate::exec::Executor;
+use crate::exec::{Executor, Parts};
 use crate::listener::{ClaimError, Endpoint};
 use crate::packages::PackageService;
 use crate::service::{Service, ServiceError, watchdog};
@@ -30,6 +30,7 @@ use crate::session::registry::Registry;
 use crate::signals::{SignalEvent, Signals};
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::upstreams::UpstreamService;
 use crate::{error_chain, exit_code, session, telemetry};
 
 /// Time for running calls when the daemon goes down; below the 90 s after which service managers kill.
@@ -56,6 +57,7 @@ pub struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) store: Arc<Store>,
     pub(crate) packages: Arc<PackageService>,
+    pub(crate) upstreams: Arc<UpstreamService>,
     pub(crate) dirs: Arc<Dirs>,
     pub(crate) registry: Registry,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -293,6 +295,9 @@ impl Supervisor {
             PackageService::open(&dirs, source.clone()).map_err(StartError::Packages)?;
         tasks.spawn(layers_task.run());
         let packages = Arc::new(packages);
+        let upstreams = Arc::new(UpstreamService::new(&dirs));
+        let swept = upstreams.clone();
+        tasks.spawn(async move { swept.sweep().await });
         let (pool, pool_task) = conductor_pool::task::pool(pool_config, Arc::new(source))?;
         tasks.spawn(pool_task.run());
 
@@ -301,19 +306,21 @@ impl Supervisor {
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let store = Arc::new(Store::default());
         let shared = Arc::new(Shared {
-            executor: Executor::new(
-                pool.clone(),
-                deno_handle.clone(),
-                stats.clone(),
-                store.clone(),
-                packages.clone(),
-                dirs.clone(),
-            ),
+            executor: Executor::new(Parts {
+                pool: pool.clone(),
+                deno: deno_handle.clone(),
+                stats: stats.clone(),
+                store: store.clone(),
+                packages: packages.clone(),
+                upstreams: upstreams.clone(),
+                dirs: dirs.clone(),
+            }),
             pool,
             deno: deno_handle,
             stats,
             store,
             packages,
+            upstreams,
             dirs,
             registry: Registry::default(),
             commands: command_sender,
@@ -457,11 +464,12 @@ impl Supervisor {
     async fn go_down(&mut self, mut signals: Signals) {
         self.shared.packages.save();
         let deadline = self.phase.borrow().deadline();
-        let pool = self.shared.pool.clone();
+        let (pool, upstreams) = (self.shared.pool.clone(), self.shared.upstreams.clone());
         let draining = async {
             while self.sessions.join_next().await.is_some() {}
             // pool gone: it has no workers any more
-            let _drained = pool.drain(deadline.saturating_duration_since(Instant::now())).await;
+            let drain = pool.drain(deadline.saturating_duration_since(Instant::now()));
+            let (_drained, ()) = tokio::join!(drain, upstreams.shutdown(deadline));
         };
         tokio::select! {
             // Not resumed after it has lost, so cancel safety does not matter.
@@ -471,7 +479,8 @@ impl Supervisor {
         }
         tracing::warn!("calls were cut off");
         self.sessions.abort_all();
-        let _drained = self.shared.pool.drain(Duration::ZERO).await;
+        let upstreams = self.shared.upstreams.shutdown(Instant::now());
+        let (_drained, ()) = tokio::join!(self.shared.pool.drain(Duration::ZERO), upstreams);
     }
 }
 

@@ -1,4 +1,5 @@
-//! What code can ask of the daemon while it runs: results that earlier runs of its profile left in the store.
+//! What code can ask of the daemon while it runs: results that earlier runs of its profile left in the store, and requests
+//! to the upstream servers of its session.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,8 +9,9 @@ use conductor_pool::{HostCalls, HostError};
 use serde_json::{Value, json};
 
 use crate::store::{Store, URI_PREFIX};
+use crate::upstreams::calls::UpstreamCalls;
 
-/// Answers the calls of one run.
+/// Reads results.
 #[derive(Debug)]
 pub(crate) struct StoreCalls {
     store: Arc<Store>,
@@ -35,13 +37,26 @@ impl StoreCalls {
     }
 }
 
-impl HostCalls for StoreCalls {
+/// Answers the calls of one run.
+#[derive(Debug)]
+pub(crate) struct RunCalls {
+    pub(crate) store: StoreCalls,
+    pub(crate) upstreams: Option<UpstreamCalls>,
+}
+
+impl HostCalls for RunCalls {
     fn call(&self, method: &str, params: Value) -> BoxFuture<'static, Result<Value, HostError>> {
-        let answer = match method {
-            "result" => self.result(&params),
-            _ => Err(HostError::new(format!("there is no method `{method}`"))),
-        };
-        Box::pin(std::future::ready(answer))
+        if method == "result" {
+            return Box::pin(std::future::ready(self.store.result(&params)));
+        }
+        let (method, upstreams) = (method.to_owned(), self.upstreams.clone());
+        Box::pin(async move {
+            let answer = match upstreams {
+                Some(upstreams) => upstreams.answer(&method, params).await,
+                None => None,
+            };
+            answer.unwrap_or_else(|| Err(HostError::new(format!("there is no method `{method}`"))))
+        })
     }
 }
 

@@ -29,7 +29,13 @@ impl Executor {
             ("deno_code".to_owned(), json!("round * 2")),
             ("globals".to_owned(), json!({ "round": round })),
         ]);
-        let caller = Caller { session: NOBODY, profile, events: None, cancel: CancellationToken::new() };
+        let caller = Caller {
+            session: NOBODY,
+            profile,
+            servers: None,
+            events: None,
+            cancel: CancellationToken::new(),
+        };
         let id = format!("canary-{round}");
         let result = self.try_run(&id, Some(arguments), &caller, &mut Timings::default()).await?;
         match (result.error, result.return_value) {

@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 
+use conductor_packages::{Allowlist, Package};
+use conductor_pool::Grants;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
 use super::result::ErrorType;
 use crate::profile::Profile;
+use crate::upstreams::Servers;
 
 pub(crate) const TOOL_NAME: &str = "run_deno_code";
 
 /// The tool as a session sees it. Without a profile (its configuration is wrong) the tool is still listed: the first call
 /// tells the error by name.
-pub(crate) fn run_deno_code(profile: Option<&Profile>) -> Tool {
-    let annotations = ToolAnnotations::new();
-    Tool::new(TOOL_NAME, description(profile), object(input_schema()))
+pub(crate) fn run_deno_code(profile: Option<&Profile>, servers: &Servers) -> Tool {
+    let names = servers.registration().map_or(&[][..], |registration| &registration.names);
+    let grants = profile.map(|profile| &profile.grants);
+    let unsandboxed = grants.is_some_and(Grants::is_unsandboxed);
+    let writes = grants.is_some_and(|grants| !grants.write.is_none());
+    let connects = grants.is_some_and(|grants| !grants.net.is_none());
+    let annotations = ToolAnnotations::new()
+        .destructive(writes || unsandboxed || !names.is_empty())
+        .open_world(connects || unsandboxed || !names.is_empty());
+    Tool::new(TOOL_NAME, description(profile, names), object(input_schema()))
         .with_title("Run TypeScript")
         .with_raw_output_schema(object(output_schema()))
-        .with_annotations(annotations.destructive(false).open_world(false))
+        .with_annotations(annotations)
 }
 
 fn object(schema: Value) -> Arc<JsonObject> {
@@ -28,7 +38,7 @@ fn object(schema: Value) -> Arc<JsonObject> {
 }
 
 /// Under 2 KB: some clients cut longer ones.
-fn description(profile: Option<&Profile>) -> String {
+fn description(profile: Option<&Profile>, servers: &[String]) -> String {
     let mut text = String::from(
         "Run TypeScript or JavaScript in a fresh, isolated Deno process, used for this call only. The value of the last \
          expression (or of a top-level `return`) comes back as returnValue; console output comes back as stdout and \
@@ -36,7 +46,7 @@ fn description(profile: Option<&Profile>) -> String {
          between calls.\n",
     );
     if let Some(profile) = profile {
-        let grants = shortened(&profile.grants_in_words(), 500);
+        let grants = shortened(&profile.grants_in_words(), 300);
         text.push_str(&format!(
             "\nPermissions: {grants}. Not allowed: everything else. Only an administrator can change this.\n"
         ));
@@ -49,12 +59,34 @@ fn description(profile: Option<&Profile>) -> String {
             profile.default_timeout.as_millis(),
             profile.max_timeout.as_millis()
         ));
+        text.push_str(&packages(&profile.packages.allowed));
+    }
+    if !servers.is_empty() {
+        text.push_str(&format!(
+            "MCP servers: {}. Call their tools as `await mcp.SERVER.TOOL({{...}})`, several at once with Promise.all; \
+             signatures: search_tools, get_tool_details.\n",
+            shortened(&servers.join(", "), 250)
+        ));
     }
     text.push_str(
         "\nExample:\nconst rows = [3, 1, 2].toSorted();\nconsole.log(`sorted ${rows.length} rows`);\n({ first: rows[0], \
          total: rows.reduce((a, b) => a + b) })",
     );
     text
+}
+
+fn packages(allowed: &Allowlist) -> String {
+    if allowed.allows_any() {
+        return "Packages: any of npm and jsr, as `import x from \"npm:NAME\"`.\n".to_owned();
+    }
+    let names: Vec<String> = allowed.packages().map(Package::key).collect();
+    if names.is_empty() {
+        return "Packages: none.\n".to_owned();
+    }
+    format!(
+        "Packages: {} (`import x from \"npm:NAME\"`, without a version).\n",
+        shortened(&names.join(" "), 350)
+    )
 }
 
 fn shortened(text: &str, limit: usize) -> String {
@@ -85,7 +117,7 @@ fn input_schema() -> Value {
             "dependencies": {
                 "type": "array",
                 "items": { "type": "string" },
-                "description": "Packages the code imports, like npm:zod. Not available in this build."
+                "description": "Allowed packages that the code imports under a computed name, like npm:zod. What it imports by a literal name need not be listed."
             }
         },
         "required": ["deno_code"],
@@ -203,11 +235,13 @@ mod tests {
             ("MCP_CONDUCTOR_RUN_ARGS".to_owned(), format!("allow-net={}", hosts.join(","))),
         ]);
         let profile = profile::resolve(&Config::default(), &env, "/", &dirs).expect("is right");
-        let text = description(Some(&profile));
+        let servers: Vec<String> = (0..100).map(|n| format!("server-number-{n}")).collect();
+        let text = description(Some(&profile), &servers);
         assert!(
             text.contains("Permissions: net host0.example.org") && text.contains("30000 ms by default"),
             "{text}"
         );
-        assert!(text.len() < 2048 && description(None).len() < 2048, "{} bytes", text.len());
+        assert!(text.contains("npm:axios") && text.contains("server-number-0"), "{text}");
+        assert!(text.len() < 2048 && description(None, &[]).len() < 2048, "{} bytes", text.len());
     }
 }

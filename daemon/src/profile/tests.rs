@@ -130,10 +130,10 @@ fn names_the_variable_that_is_wrong() {
 }
 
 #[test]
-fn unknown_and_unused_variables_are_warned_about() {
+fn unknown_variables_are_warned_about() {
     let profile = resolved("", &[("MCP_CONDUCTOR_WORKSPASE", "/x"), ("MCP_CONDUCTOR_MCP_CONFIG", "/y")])
         .expect("is right");
-    assert_eq!(profile.warnings.len(), 2);
+    assert_eq!(profile.warnings.len(), 1, "{:?}", profile.warnings);
     assert!(profile.warnings.iter().any(|warning| warning.contains("WORKSPASE is not a variable")));
 }
 
@@ -141,5 +141,5 @@ fn unknown_and_unused_variables_are_warned_about() {
 fn asks_for_referenced_variables_that_were_not_sent() {
     let config: Config = toml::from_str("[profiles.default]\nworkspace = \"${env:WS}/x\"").expect("is right");
     let sent = env(&[(RUN_ARGS, "allow-read=${env:DATA},allow-env=LANG,TOKEN"), ("LANG", "C")]);
-    assert_eq!(missing_variables(&config, &sent), ["DATA", "TOKEN", "WS"]);
+    assert_eq!(missing_variables(&config, &sent, "/", &dirs()), ["DATA", "TOKEN", "WS"]);
 }

@@ -40,7 +40,7 @@ pub(crate) enum HandshakeError {
     Version(u16),
 }
 
-/// Speaks the handshake. `missing` names variables the daemon still needs, given those the client sent.
+/// Speaks the handshake. `missing` names variables the daemon still needs of a client that introduced itself so.
 ///
 /// # Errors
 /// The client is not one of ours, too old or too new (it has been told so), silent, or gone.
@@ -48,7 +48,7 @@ pub(crate) async fn accept(
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     session: u64,
-    missing: impl FnOnce(&BTreeMap<String, String>) -> Vec<String>,
+    missing: impl FnOnce(&Hello) -> Vec<String>,
 ) -> Result<Client, HandshakeError> {
     let mut decoder = FrameDecoder::with_limit(MAX_HELLO_BYTES);
     let payload = match next_frame(reader, &mut decoder).await {
@@ -71,8 +71,8 @@ pub(crate) async fn accept(
             return Err(HandshakeError::Codec(error));
         }
     };
+    let names = missing(&hello);
     let mut env = hello.env.clone();
-    let names = missing(&env);
     if !names.is_empty() {
         send(writer, &Greeting::NeedEnv { version: PROTOCOL_VERSION, names: names.clone() }).await?;
         let reply: EnvReply = codec::decode(&next_frame(reader, &mut decoder).await?)?;

@@ -23,12 +23,14 @@ use rmcp::service::RequestContext;
 use tokio::sync::mpsc;
 
 use super::Session;
+use super::discovery::{self, Discovery};
 use super::follow::Follower;
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
 use crate::exec::{CallEvent, Caller, schema};
 use crate::store::URI_PREFIX;
 use crate::supervisor::Shared;
+use crate::upstreams::Servers;
 
 /// Events of one call that wait to be told: a slow client slows its own code's output down, and nothing else.
 const CALL_EVENTS: usize = 64;
@@ -45,9 +47,31 @@ impl ToolServer {
         Self { session, shared }
     }
 
-    fn tool(&self) -> Tool {
+    fn run_deno_code(&self, servers: &Servers) -> Tool {
         let profile = self.session.profile(&self.shared);
-        schema::run_deno_code(profile.as_deref().ok())
+        schema::run_deno_code(profile.as_deref().ok(), servers)
+    }
+
+    /// All tools, sorted by name, so that clients which cache them see the same list each time.
+    fn tools(&self, servers: &Servers) -> Vec<Tool> {
+        let mut tools = discovery::tools(servers);
+        tools.push(self.run_deno_code(servers));
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
+        tools
+    }
+
+    async fn discover(&self, request: CallToolRequestParams) -> Result<CallToolResponse, ErrorData> {
+        let servers = self.session.servers().await;
+        let known = self.tools(&servers);
+        let discovery = Discovery { service: &self.shared.upstreams, servers, session: self.session.id };
+        match discovery.answer(&request.name, request.arguments).await {
+            Some(result) => Ok(CallToolResponse::Complete(result)),
+            None => {
+                let names: Vec<&str> = known.iter().map(|tool| &*tool.name).collect();
+                let message = format!("there is no tool `{}`; there is {}", request.name, names.join(", "));
+                Err(ErrorData::invalid_params(message, None))
+            }
+        }
     }
 
     async fn run(
@@ -77,6 +101,7 @@ impl ToolServer {
         let caller = Caller {
             session: self.session.id,
             profile: &profile,
+            servers: self.session.servers().await.registration().cloned(),
             events: follower.is_some().then_some(sender),
             cancel: call.cancel.clone(),
         };
@@ -148,7 +173,7 @@ impl ServerHandler for ToolServer {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(vec![self.tool()]))
+        Ok(ListToolsResult::with_all_items(self.tools(&self.session.servers().await)))
     }
 
     async fn list_resource_templates(
@@ -185,7 +210,7 @@ impl ServerHandler for ToolServer {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        (name == schema::TOOL_NAME).then(|| self.tool())
+        self.tools(&self.session.known_servers()).into_iter().find(|tool| tool.name == name)
     }
 
     async fn call_tool(
@@ -194,8 +219,7 @@ impl ServerHandler for ToolServer {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if request.name != schema::TOOL_NAME {
-            let message = format!("there is no tool `{}`; there is {}", request.name, schema::TOOL_NAME);
-            return Err(ErrorData::invalid_params(message, None));
+            return self.discover(request).await;
         }
         let result = self.run(request, context).await;
         Ok(CallToolResponse::Complete(result.into_call_result()))

@@ -1,0 +1,51 @@
+//! Where a session's upstream servers are configured.
+
+use std::path::{Path, PathBuf};
+
+use super::{ProfileError, Scope, absolute};
+use crate::config::{PolicySection, ProfileSection};
+use crate::upstreams::references;
+
+pub(super) const MCP_CONFIG: &str = "MCP_CONDUCTOR_MCP_CONFIG";
+
+/// A file in the `mcpServers` shape that IDEs use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpConfig {
+    pub path: PathBuf,
+    /// Somebody named it, so it has to be there.
+    pub required: bool,
+}
+
+impl McpConfig {
+    pub(super) fn resolve(
+        section: &ProfileSection,
+        policy: &PolicySection,
+        scope: Scope<'_>,
+    ) -> Result<Option<Self>, ProfileError> {
+        let set = |text: &&String| !text.trim().is_empty();
+        let named = match scope.env.get(MCP_CONFIG).filter(set) {
+            Some(_) if !policy.session_mcp_config => {
+                let why = "[policy] does not let sessions name a file of their own".to_owned();
+                return Err(ProfileError::Value { variable: MCP_CONFIG, why });
+            }
+            Some(text) => Some(text),
+            None => section.mcp_config.as_ref(),
+        };
+        match named.map(|text| text.trim()) {
+            Some("none") => Ok(None),
+            Some(text) => Ok(Some(Self { path: absolute(MCP_CONFIG, text, scope, None)?, required: true })),
+            None => Ok(Some(Self { path: default_path(Path::new(scope.home)), required: false })),
+        }
+    }
+
+    /// Variables that the file refers to, and those by which its commands are found.
+    pub(super) fn references(&self) -> Vec<String> {
+        // What is wrong with the file is told when it is used.
+        let Ok(text) = crate::config::read_trusted(&self.path) else { return Vec::new() };
+        references::of(&text).into_iter().chain(["PATH".to_owned()]).collect()
+    }
+}
+
+fn default_path(home: &Path) -> PathBuf {
+    home.join(".mcp-conductor/mcp-config.json")
+}
