@@ -50,6 +50,29 @@ fn a_goodbye_is_the_end_of_a_link_not_of_the_session() {
 }
 
 #[test]
+fn a_daemon_that_goes_down_in_good_order_costs_no_request() {
+    let (daemon, mut ide, mut peer) = session();
+    for id in [1, 2] {
+        ide.send(&call(id));
+        assert_eq!(peer.receive(), call(id));
+    }
+    peer.0.send(&SessionFrame::Draining).expect("writes");
+    // The shim says that it sends no more, and still reads.
+    peer.sees_the_end();
+    ide.send(&call(3));
+    peer.0.send(&SessionFrame::Returned(call(2).to_string().into_bytes())).expect("writes");
+    peer.send(&result(1));
+    assert_eq!(ide.receive(), result(1), "what it has taken it answers");
+    peer.0.send(&SessionFrame::Goodbye { reason: "upgrade".into() }).expect("writes");
+    let mut next = taken_up(&daemon);
+    for id in [2, 3] {
+        assert_eq!(next.receive(), call(id), "in the order in which they came");
+        next.send(&result(id));
+        assert_eq!(ide.receive(), result(id));
+    }
+}
+
+#[test]
 fn daemons_may_die_again_and_again_while_they_take_the_session_up() {
     let (daemon, mut ide, peer) = session();
     drop(peer);
