@@ -4,6 +4,7 @@
 //! something before that layer is there, or although it cannot be had, gets a layer of just what it imports; a call that
 //! imports nothing never waits. Owns the layers at hand, the state of builds and the counts of use.
 
+mod keep;
 mod preload;
 
 use std::collections::BTreeMap;
@@ -30,12 +31,6 @@ use preload::Preloads;
 /// Layers kept at hand: a few profiles of a few sessions, and the latest sets of calls that may have any package.
 const AT_HAND: usize = 16;
 
-/// How long a session lasts before its packages are fetched: clients start servers just to look at them.
-const BUILD_DELAY: Duration = Duration::from_secs(1);
-
-/// Pause after a build that failed for something that may pass, such as a registry that is down.
-const RETRY_AFTER: Duration = Duration::from_secs(60);
-
 /// How long the packages of a layer may take to warm: what is left over is imported cold. Less than a build may take, so
 /// that a long list on a slow machine has a layer all the same.
 const WARM_LIMIT: Duration = Duration::from_secs(60);
@@ -52,7 +47,7 @@ pub struct PackageService {
     builds: Mutex<Vec<Building>>,
     next_build: AtomicU64,
     preloads: Mutex<Preloads>,
-    /// By profile, why its whole list has no layer.
+    /// By profile, why its whole list has no layer, or not all of it.
     failures: Mutex<BTreeMap<String, LayerError>>,
     /// Counts layers that came to hand and choices of preloads that changed.
     changes: watch::Sender<u64>,
@@ -120,51 +115,7 @@ impl PackageService {
         Some(self.worker_packages(profile, &provided))
     }
 
-    /// The layer of the profile's whole list, built if need be; `None` when the list names nothing.
-    ///
-    /// # Errors
-    /// See [`LayerError`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the build if nobody else waits for it.
-    pub async fn prepare(
-        &self,
-        profile: &Profile,
-        deno: &DenoBinary,
-    ) -> Result<Option<Arc<Provided>>, LayerError> {
-        match list_request(profile, deno) {
-            Some(request) => self.ensure(request, None).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Gets the layer of the profile's whole list, again and again until it is there.
-    ///
-    /// # Cancel safety
-    /// As [`PackageService::prepare`].
-    pub async fn keep_at_hand(&self, profile: &Profile, deno: &DenoBinary) {
-        if let Ok(Some(_)) = self.look(profile, deno).await {
-            return;
-        }
-        tokio::time::sleep(BUILD_DELAY).await;
-        while let Err(error) = self.prepare(profile, deno).await {
-            let retry = error.is_retryable();
-            tracing::warn!(
-                profile = profile.name,
-                retry,
-                error = error_chain(&error),
-                "no layer of packages"
-            );
-            lock(&self.failures).insert(profile.name.clone(), error);
-            if !retry {
-                return;
-            }
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-        lock(&self.failures).remove(&profile.name);
-    }
-
-    /// Why the profile's whole list has no layer.
+    /// Why the profile's whole list has no layer, or one without some of its packages.
     pub fn failure(&self, profile: &Profile) -> Option<LayerError> {
         lock(&self.failures).get(&profile.name).cloned()
     }
@@ -175,7 +126,7 @@ impl PackageService {
     /// See [`LayerError`].
     ///
     /// # Cancel safety
-    /// As [`PackageService::prepare`].
+    /// Dropping the future ends the build if nobody else waits for it.
     pub async fn provide(
         &self,
         profile: &Profile,
@@ -186,7 +137,11 @@ impl PackageService {
         if !profile.packages.allowed.allows_any()
             && let Some(provided) = self.look(profile, deno).await?
         {
-            return Ok(provided);
+            match self.failure(profile) {
+                // It stands in for the layer of the whole list, whose failure is known: no call waits for it again.
+                Some(error) if !asked.iter().all(|asked| provided.knows(asked)) => return Err(error),
+                _ => return Ok(provided),
+            }
         }
         let lock = profile.packages.lock.clone();
         let request = LayerRequest::of_call(asked, deno_of(deno), lock).ok_or(LayerError::Nothing)?;
@@ -225,7 +180,7 @@ impl PackageService {
     /// See [`LayerError`]; the layer before stays.
     ///
     /// # Cancel safety
-    /// As [`PackageService::prepare`].
+    /// As [`PackageService::provide`].
     pub async fn update(
         &self,
         profile: &Profile,
@@ -234,8 +189,12 @@ impl PackageService {
     ) -> Result<Vec<Change>, LayerError> {
         let _building = self.building(&request, progress);
         let (layer, changes) = self.layers.update(request.clone(), progress).await?;
+        let lack = keep::lack(layer.missing());
         self.keep(request, Provided::of(layer));
-        lock(&self.failures).remove(&profile.name);
+        match lack {
+            Some(lack) => lock(&self.failures).insert(profile.name.clone(), lack),
+            None => lock(&self.failures).remove(&profile.name),
+        };
         Ok(changes)
     }
 
@@ -327,6 +286,13 @@ impl Provided {
     pub(crate) fn of(layer: Arc<Layer>) -> Self {
         let costs = read_costs(layer.path());
         Self { layer, costs }
+    }
+
+    /// True when it has the package, or can tell why not.
+    fn knows(&self, asked: &Asked) -> bool {
+        let (key, listed) = (asked.package().key(), asked.package().to_string());
+        self.layer.packages().iter().any(|package| package.key == key)
+            || self.layer.missing().iter().any(|missing| missing.package == listed)
     }
 }
 
