@@ -195,7 +195,12 @@ impl Connection {
         let mut phase = self.shared.phase();
         tokio::select! {
             // Cancel-safe: both arms only wait for flags.
-            () = eof.cancelled() => self.end_when_gone().await,
+            () = eof.cancelled() => {
+                self.end_when_gone().await;
+                // The transport tells rmcp of the end, unless the daemon was already going down when it came to that.
+                until_draining(&mut phase).await;
+                stop.cancel();
+            }
             () = until_draining(&mut phase) => {
                 let deadline = phase.borrow().deadline();
                 let answered = self.take_leave(eof, outgoing, accepted);
