@@ -211,10 +211,11 @@ impl Connection {
                     },
                     () = self.hung_up() => self.session.gone.cancel(),
                 }
-                // rmcp hands over what its handlers still answer before it ends.
-                stop.cancel();
             }
         }
+        // rmcp hands over what its handlers still answer before it ends. Also for a client that went away just as the daemon
+        // began to go down: then the end of its stream was taken for a farewell.
+        stop.cancel();
         std::future::pending().await
     }
 
