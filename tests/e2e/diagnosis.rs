@@ -81,10 +81,26 @@ fn an_import_that_fails_says_what_can_be_imported() {
     check(
         &shim,
         &[
-            ("await import('axios')", "dependency", "Import \"axios\" not a dependency", PACKAGES),
-            ("await import('fs')", "dependency", "Import \"fs\" not a dependency", "write `node:fs`"),
-            ("await import('fs/promises')", "dependency", "not a dependency", "write `node:fs/promises`"),
-            ("await import('#x')", "dependency", "Import \"#x\" not a dependency", PACKAGES),
+            ("await import('axios')", "dependency", "the package `axios` is not allowed here", "no package"),
+            (
+                "const n = 'axios'; await import(n)",
+                "dependency",
+                "Import \"axios\" not a dependency",
+                PACKAGES,
+            ),
+            (
+                "const n = 'fs'; await import(n)",
+                "dependency",
+                "Import \"fs\" not a dependency",
+                "write `node:fs`",
+            ),
+            (
+                "const n = 'fs/promises'; await import(n)",
+                "dependency",
+                "not a dependency",
+                "write `node:fs/promises`",
+            ),
+            ("const n = '#x'; await import(n)", "dependency", "Import \"#x\" not a dependency", PACKAGES),
             ("const n = 'npm:zod'; await import(n)", "dependency", "npm specifiers were requested", PACKAGES),
             (
                 "const n = 'jsr:@std/path'; await import(n)",
@@ -104,7 +120,7 @@ fn an_import_that_fails_says_what_can_be_imported() {
                 "Unsupported scheme \"node\" for module \"node:nope\"",
                 "no built-in",
             ),
-            ("await import('foo:bar')", "dependency", "Unsupported scheme \"foo\"", PACKAGES),
+            ("const n = 'foo:bar'; await import(n)", "dependency", "Unsupported scheme \"foo\"", PACKAGES),
             ("await import('./nope.ts')", "permission", "Requires read access to \"", "allow-read="),
         ],
     );
@@ -238,7 +254,7 @@ fn where_everything_is_granted_imports_still_say_what_can_be_imported() {
     check(
         &shim,
         &[
-            ("await import('axios')", "dependency", "not a dependency", PACKAGES),
+            ("const n = 'axios'; await import(n)", "dependency", "not a dependency", PACKAGES),
             ("const n = 'npm:zod'; await import(n)", "dependency", "npm specifiers were requested", PACKAGES),
             (
                 "const n = 'jsr:@std/path'; await import(n)",

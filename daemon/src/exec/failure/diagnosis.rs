@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use conductor_packages::is_builtin;
 use conductor_pool::{Grants, Thrown};
 
 use crate::exec::result::ErrorType;
@@ -70,52 +71,6 @@ const LOCKED: &str = "an allowed package is imported as the allowlist spells it,
 
 const NO_SUCH_FILE: &str = "relative imports are looked up in WORKSPACE_DIR, with the file's extension";
 
-/// Modules that Node has under a bare name.
-const BUILTINS: [&str; 42] = [
-    "assert",
-    "async_hooks",
-    "buffer",
-    "child_process",
-    "cluster",
-    "console",
-    "constants",
-    "crypto",
-    "dgram",
-    "diagnostics_channel",
-    "dns",
-    "domain",
-    "events",
-    "fs",
-    "fs/promises",
-    "http",
-    "http2",
-    "https",
-    "inspector",
-    "module",
-    "net",
-    "os",
-    "path",
-    "path/posix",
-    "perf_hooks",
-    "process",
-    "punycode",
-    "querystring",
-    "readline",
-    "repl",
-    "stream",
-    "stream/promises",
-    "string_decoder",
-    "timers",
-    "timers/promises",
-    "tls",
-    "tty",
-    "url",
-    "util",
-    "v8",
-    "vm",
-    "zlib",
-];
-
 /// A failed import. Deno throws all of them as TypeErrors.
 struct Import<'a> {
     kind: ErrorType,
@@ -127,7 +82,7 @@ impl<'a> Import<'a> {
     fn of(message: &'a str) -> Option<Self> {
         let told = first_line(message);
         if let Some(name) = between(message, "Import \"", "\" not a dependency") {
-            return match BUILTINS.contains(&name) {
+            return match is_builtin(name.split('/').next().unwrap_or(name)) {
                 true => failed(told, &format!("this is a module of Node: write `node:{name}`")),
                 false => failed(told, PACKAGES),
             };
@@ -254,7 +209,7 @@ fn reference_hint(message: &str) -> Option<String> {
         }
         "Bun" => "this is Deno: use its API, such as `Deno.readTextFile`, or `node:` modules".into(),
         "EventEmitter" => "import it: `import { EventEmitter } from \"node:events\"`".into(),
-        name if BUILTINS.contains(&name) => format!("import it: `import {name} from \"node:{name}\"`"),
+        name if is_builtin(name) => format!("import it: `import {name} from \"node:{name}\"`"),
         _ => return None,
     };
     Some(hint)
