@@ -199,7 +199,6 @@ impl Connection {
                 self.end_when_gone().await;
                 // The transport tells rmcp of the end, unless the daemon was already going down when it came to that.
                 until_draining(&mut phase).await;
-                stop.cancel();
             }
             () = until_draining(&mut phase) => {
                 let deadline = phase.borrow().deadline();
@@ -213,8 +212,7 @@ impl Connection {
                 }
             }
         }
-        // rmcp hands over what its handlers still answer before it ends. Also for a client that went away just as the daemon
-        // began to go down: then the end of its stream was taken for a farewell.
+        // rmcp hands over what its handlers still answer before it ends.
         stop.cancel();
         std::future::pending().await
     }
