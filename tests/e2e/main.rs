@@ -18,4 +18,5 @@ mod service;
 mod status;
 mod systemd;
 mod tool;
+mod upstreams;
 mod values;

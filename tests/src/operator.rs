@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use conductor_protocol::operation::Operation;
 use conductor_protocol::status::StatusReport;
-use conductor_protocol::{AdminReply, AdminRequest, ClientKind, FrameDecoder, Greeting, Hello, codec, frame};
+use conductor_protocol::{
+    AdminReply, AdminRequest, ClientKind, EnvReply, FrameDecoder, Greeting, Hello, codec, frame,
+};
 
 /// How long an operation may take that fetches packages.
 const OPERATION_TIME: Duration = Duration::from_secs(180);
@@ -42,7 +44,13 @@ impl Operator {
 
     fn greet_as(&mut self, hello: &Hello) -> io::Result<()> {
         self.send_frame(&hello.encode().map_err(io::Error::other)?)?;
-        match Greeting::decode(&self.receive()?).map_err(io::Error::other)? {
+        let mut greeting = Greeting::decode(&self.receive()?).map_err(io::Error::other)?;
+        if let Greeting::NeedEnv { .. } = greeting {
+            // All there is was in the hello.
+            self.send_frame(&codec::encode(&EnvReply::default()).map_err(io::Error::other)?)?;
+            greeting = Greeting::decode(&self.receive()?).map_err(io::Error::other)?;
+        }
+        match greeting {
             Greeting::Welcome { .. } => Ok(()),
             other => Err(io::Error::other(format!("not welcome: {other:?}"))),
         }

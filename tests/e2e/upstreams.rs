@@ -1,0 +1,6 @@
+//! Upstream MCP servers: configured once, shared by all sessions, called from code, found by models, looked after by
+//! operators. Servers of the registries as their authors publish them, and a recorder that tells what reached it.
+
+mod code;
+mod discovery;
+mod fixtures;
