@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::deno::DenoHandle;
 use crate::dirs::Dirs;
-use crate::packages::PackageService;
+use crate::packages::{PackageService, Provided};
 use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
 use crate::store::Store;
@@ -101,6 +101,8 @@ pub enum CallEvent {
 struct Leased {
     lease: conductor_pool::Lease,
     imports: BTreeMap<String, String>,
+    /// The layer that the worker imports from; it must outlive the worker.
+    provided: Option<Arc<Provided>>,
 }
 
 impl Executor {
@@ -164,7 +166,7 @@ impl Executor {
         timings.prepare = millis(parsing.elapsed());
 
         let queueing = Instant::now();
-        let Leased { lease, imports } = tokio::select! {
+        let Leased { lease, imports, provided } = tokio::select! {
             // Cancel-safe: dropping the lease request takes it out of the queue, and leaves a layer to others who wait.
             leased = self.lease(caller, &imports) => leased?,
             // Cancel-safe: waits for a flag.
@@ -188,7 +190,12 @@ impl Executor {
         timings.compute = millis(report.cpu);
         timings.waiting = millis(report.waiting);
         let source = Source { text: &code, script: &script };
-        let usage = Usage { profile, timeout, wall: report.wall, cpu: report.cpu };
+        let packages = match &provided {
+            Some(provided) => failure::Packages::Layer(&provided.layer),
+            None if profile.packages.allowed.is_empty() => failure::Packages::None,
+            None => failure::Packages::NotFetched,
+        };
+        let usage = Usage { profile, packages, timeout, wall: report.wall, cpu: report.cpu };
         let mut result = from_report(id, report, source, usage);
         result.notes.splice(0..0, notes);
         self.own_paths.hide_in_shown_value(&mut result);
@@ -231,10 +238,10 @@ impl Executor {
         let spec = Arc::new(profile.worker_spec(&deno.path, &self.dirs, packages));
         let lease = self.pool.lease(spec, caller.session, None).await;
         let lease = lease.map_err(|error| Box::new(failure::from_lease_error(&error)))?;
-        if let Some(provided) = provided.filter(|_| !asked.is_empty()) {
-            self.packages.used(profile, &provided, &asked);
+        if let Some(provided) = provided.as_ref().filter(|_| !asked.is_empty()) {
+            self.packages.used(profile, provided, &asked);
         }
-        Ok(Leased { lease, imports: spelled })
+        Ok(Leased { lease, imports: spelled, provided })
     }
 
     fn record(&self, result: &ExecutionResult, session: u64) {

@@ -12,7 +12,8 @@ pub(crate) mod ends;
 mod frames;
 mod own_paths;
 
-use conductor_pool::{Grants, LeaseError, Thrown};
+use conductor_packages::{Layer, Refusal, RefusalKind};
+use conductor_pool::{Grants, LeaseError, SpawnError, Thrown};
 use conductor_script::{Script, SyntaxError, code_frame};
 
 use super::result::{ErrorReport, ErrorType};
@@ -41,6 +42,11 @@ pub(crate) fn from_syntax_error(error: &SyntaxError) -> ErrorReport {
 }
 
 pub(crate) fn from_lease_error(error: &LeaseError) -> ErrorReport {
+    if let LeaseError::Broken { source, .. } = error
+        && let SpawnError::Jail(refused) = &**source
+    {
+        return ErrorReport::from_text(ErrorType::Configuration, &format!("no code runs here: {refused}"));
+    }
     let kind = match error {
         LeaseError::Busy { .. } | LeaseError::Draining | LeaseError::Gone => ErrorType::Busy,
         LeaseError::Broken { .. } => ErrorType::Internal,
@@ -48,10 +54,30 @@ pub(crate) fn from_lease_error(error: &LeaseError) -> ErrorReport {
     ErrorReport::new(kind, crate::error_chain(error)).hint(error.hint())
 }
 
-/// `grants` are those that the code ran with.
-pub(crate) fn from_thrown(thrown: &Thrown, source: Source<'_>, grants: &Grants) -> ErrorReport {
+/// Where the packages are that a run could import.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Packages<'a> {
+    /// None is allowed.
+    None,
+    /// Some are allowed, and the worker had none: nothing said before the run that the code needs one.
+    NotFetched,
+    Layer(&'a Layer),
+}
+
+/// `grants` and `packages` are those that the code ran with.
+pub(crate) fn from_thrown(
+    thrown: &Thrown,
+    source: Source<'_>,
+    grants: &Grants,
+    packages: Packages<'_>,
+) -> ErrorReport {
     let frames = user_frames(&thrown.stack, source);
     let Diagnosis { kind, hint } = diagnose(thrown, frames.is_empty(), grants);
+    let refused = (kind == ErrorType::Dependency).then(|| refused(&thrown.message, packages)).flatten();
+    let (message, hint) = match refused {
+        Some(refusal) => (refusal.message, refusal.hint.or(hint)),
+        None => (headline(thrown), hint),
+    };
     let place = frames.first().map(|frame| (frame.line, frame.column));
     ErrorReport {
         line: place.map(|(line, _)| line),
@@ -60,7 +86,20 @@ pub(crate) fn from_thrown(thrown: &Thrown, source: Source<'_>, grants: &Grants) 
         stack: (!frames.is_empty()).then(|| frames.iter().map(Frame::text).collect::<Vec<_>>().join("\n")),
         cause: causes(thrown),
         hint,
-        ..ErrorReport::new(kind, headline(thrown))
+        ..ErrorReport::new(kind, message)
+    }
+}
+
+/// What Deno's refusal of a computed import comes to.
+fn refused(message: &str, packages: Packages<'_>) -> Option<Refusal> {
+    match packages {
+        Packages::None => None,
+        Packages::Layer(layer) => layer.explain(message),
+        Packages::NotFetched => diagnosis::is_about_a_package(message).then(|| Refusal {
+            kind: RefusalKind::NotInLayer,
+            message: "the package was not fetched, since its name is computed".to_owned(),
+            hint: Some("import it by a literal name, or list it in `dependencies`".to_owned()),
+        }),
     }
 }
 
@@ -96,7 +135,7 @@ mod tests {
 
     fn report(code: &str, thrown: &Thrown) -> ErrorReport {
         let script = conductor_script::prepare(code).expect("the test's code is right");
-        from_thrown(thrown, Source { text: code, script: &script }, &Grants::default())
+        from_thrown(thrown, Source { text: code, script: &script }, &Grants::default(), Packages::None)
     }
 
     fn thrown(name: &str, message: &str, stack: &str) -> Thrown {

@@ -24,7 +24,8 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn of(verdict: Verdict, source: Source<'_>, usage: Usage<'_>) -> Self {
-        let thrown = |error: &Thrown| failure::from_thrown(error, source, &usage.profile.grants);
+        let thrown =
+            |error: &Thrown| failure::from_thrown(error, source, &usage.profile.grants, usage.packages);
         let error = match verdict {
             Verdict::Settled { settled, open_handles, late } => {
                 let mut outcome = Self::settled(settled, thrown);
@@ -151,6 +152,7 @@ mod tests {
         let profile = profile::resolve(&Config::default(), &BTreeMap::new(), "/", &dirs).expect("is right");
         let script = conductor_script::prepare("1").expect("is right");
         let usage = Usage {
+            packages: failure::Packages::None,
             profile: &profile,
             timeout: Duration::from_secs(1),
             wall: Duration::from_secs(2),

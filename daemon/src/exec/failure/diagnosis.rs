@@ -54,6 +54,13 @@ pub(super) fn reworded(thrown: &Thrown) -> Cow<'_, str> {
     }
 }
 
+/// True for Deno's refusals of `npm:` and `jsr:` specifiers in a worker without packages.
+pub(super) fn is_about_a_package(message: &str) -> bool {
+    message.starts_with("npm specifiers were requested;")
+        || message.starts_with("JSR package manifest for ")
+        || message.contains("\" not a dependency")
+}
+
 const REFUSED_BY_THE_SYSTEM: &str =
     "the operating system refuses this to conductor's user or to its sandbox, whatever is granted";
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Packages;
 use crate::exec::result::{ErrorReport, ErrorType};
 use crate::profile::Profile;
 
@@ -9,6 +10,7 @@ use crate::profile::Profile;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage<'a> {
     pub(crate) profile: &'a Profile,
+    pub(crate) packages: Packages<'a>,
     pub(crate) timeout: Duration,
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
