@@ -91,8 +91,8 @@ pub(super) const MUTATIONS: [Mutation; 20] = [
     Mutation {
         name: "position-map",
         file: "daemon/script/src/edits.rs",
-        find: "Kind::Copied => segment.source + (code - segment.code),",
-        replace: "Kind::Copied => segment.source,",
+        find: "Kind::Copied => Some(segment.source + (code - segment.code)),",
+        replace: "Kind::Copied => Some(segment.source),",
         red: REWRITE,
     },
     // A comment at the end swallows the return of the value.
