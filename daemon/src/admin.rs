@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_pool::status::{BreakerStatus, PoolStatus};
-use conductor_protocol::status::{DaemonStatus, PoolReport, ProfileStatus, StatusReport};
+use conductor_protocol::status::{PackagesStatus, DaemonStatus, PoolReport, ProfileStatus, StatusReport};
 use conductor_protocol::{AdminReply, AdminRequest, PROTOCOL_VERSION, codec, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::BUILD;
 use crate::operations;
+use crate::profile::Profile;
 use crate::session::handshake::Client;
 use crate::store::URI_PREFIX;
 use crate::supervisor::{Command, Shared};
@@ -129,13 +130,29 @@ async fn status(shared: &Shared) -> StatusReport {
             rss_bytes: resident_bytes(),
         },
         deno: shared.deno.status(),
+        jail: shared.jail.status(),
         sessions: shared.registry.status(now),
         pool: pool_report(&pool, shared),
+        packages: packages(shared),
         executions: shared.stats.totals(),
         latency: shared.stats.latency(),
         last_errors: shared.stats.last_errors(),
         warnings: warnings(shared),
     }
+}
+
+/// One entry for each profile that sessions use.
+fn packages(shared: &Shared) -> Vec<PackagesStatus> {
+    let Some(deno) = shared.deno.now() else { return Vec::new() };
+    let mut known: Vec<Arc<Profile>> = Vec::new();
+    for session in shared.registry.all() {
+        if let Some(Ok(profile)) = session.known_profile()
+            && known.iter().all(|it| (&it.name, &it.packages) != (&profile.name, &profile.packages))
+        {
+            known.push(profile);
+        }
+    }
+    known.iter().filter_map(|profile| shared.packages.status(profile, &deno)).collect()
 }
 
 fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use conductor_pool::spawn::Level;
 use serde::Deserialize;
 
 use crate::config::duration::deserialize_option as duration;
@@ -26,6 +27,7 @@ pub struct Config {
     /// The Deno executable; `--deno` goes before it.
     pub deno: Option<PathBuf>,
     pub pool: PoolSection,
+    pub jail: JailSection,
     /// Named profiles; `default` serves sessions that name none.
     pub profiles: BTreeMap<String, ProfileSection>,
     pub policy: PolicySection,
@@ -48,6 +50,16 @@ pub struct PoolSection {
     pub max_idle_age: Option<Duration>,
     #[serde(deserialize_with = "duration")]
     pub unused_after: Option<Duration>,
+}
+
+/// `[jail]`: what the kernel keeps workers from. Read when the daemon starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct JailSection {
+    /// Whether code runs where a layer of the jail is missing, or does not hold.
+    pub level: Level,
+    /// Takes V8's compiler away, and with it WebAssembly: loops are several times slower.
+    pub hardened: bool,
 }
 
 /// `[profiles.NAME]`: what sessions of this profile may do.
@@ -243,6 +255,9 @@ mod tests {
             [pool]
             idle-per-profile = 3
             queue-wait = "10s"
+            [jail]
+            level = "strict"
+            hardened = true
             [profiles.web]
             run-args = "allow-net=api.github.com"
             default-timeout = "1m"
@@ -253,6 +268,7 @@ mod tests {
         )
         .expect("is right");
         assert_eq!(config.pool.queue_wait, Some(Duration::from_secs(10)));
+        assert_eq!(config.jail, JailSection { level: Level::Strict, hardened: true });
         assert_eq!(config.profiles["web"].default_timeout, Some(Duration::from_secs(60)));
         assert_eq!(config.policy.session_grants, ["read", "run"]);
         assert_eq!(parse("").expect("empty is right"), Config::default());
@@ -266,6 +282,7 @@ mod tests {
             ("[pool]\nqueue-wait = \"soon\"", "queue-wait"),
             ("[profiles.a]\nheap-mib = 1", "profiles.a.heap-mib: 1 is not within 32 to 16384 MiB"),
             ("[profiles.a]\nrun-args = \"allow-everything\"", "profiles.a.run-args"),
+            ("[jail]\nlevel = \"none\"", "unknown variant `none`"),
             ("[policy]\nsession-grants = [\"red\"]", "`red` is none of read"),
         ] {
             let error = parse(text).expect_err(text);

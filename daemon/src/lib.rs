@@ -20,6 +20,7 @@ pub mod deno;
 pub mod dirs;
 pub mod exec;
 pub mod exit_code;
+pub mod jail;
 pub mod listener;
 pub mod operations;
 pub mod packages;

@@ -23,6 +23,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 
+/// Longest chain of parents looked at.
+const MAX_ANCESTORS: usize = 256;
+
 /// A bound socket that is ours alone.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -127,7 +130,9 @@ impl Endpoint {
         &self.path
     }
 
-    /// The next connection of the same user. Others are closed without a word.
+    /// The next connection of the same user, unless it is by a process that the daemon has started, or one that such a
+    /// process has: workers run foreign code, upstream servers are foreign programs, and both have the same user. Others
+    /// are closed without a word.
     ///
     /// # Errors
     /// The operating system's, such as too many open files: wait and call again.
@@ -138,17 +143,42 @@ impl Endpoint {
         loop {
             let stream = self.listener.accept().await?;
             let credentials = stream.peer_creds()?;
-            let peer = credentials.euid();
+            let (peer, pid) = (credentials.euid(), credentials.pid());
             // The daemon's own watchdog knocks: that somebody hangs up is all it wants to know.
-            if credentials.pid() == Some(nix::unistd::getpid().as_raw()) {
+            if pid == Some(own_pid()) {
                 continue;
             }
-            if peer == Some(nix::unistd::geteuid().as_raw()) {
+            if peer != Some(nix::unistd::geteuid().as_raw()) {
+                tracing::warn!(peer, "a connection of another user is refused");
+            } else if pid.is_some_and(|pid| is_descendant(pid, parent)) {
+                tracing::warn!(pid, "a connection of a process that the daemon has started is refused");
+            } else {
                 return Ok(stream);
             }
-            tracing::warn!(peer, "a connection of another user is refused");
         }
     }
+}
+
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+/// Whether this process started the process `pid`, or one that it comes from. One whose parent has ended has another
+/// parent by then, and is not known any more.
+fn is_descendant(pid: i32, parent: impl Fn(i32) -> Option<i32>) -> bool {
+    // A pid of 0: the peer lives where this process sees no processes, so it is none of its children. The bound is against
+    // pids that are used again while this looks: no real chain is as long.
+    std::iter::successors(Some(pid), |pid| parent(*pid))
+        .take_while(|pid| *pid > 1)
+        .take(MAX_ANCESTORS)
+        .any(|pid| pid == own_pid())
+}
+
+/// Field 4 of `/proc/PID/stat`; nothing for a process that has ended, or on a system without.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in field 2 may hold anything, so fields count from its closing parenthesis.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Makes the directory, or checks that the one that is there lets nobody else in.
@@ -247,6 +277,48 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().expect("has one"))), (0o600, 0o700));
         drop(endpoint);
         assert!(!path.exists(), "it is taken away in the end");
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_ancestors() {
+        let own = own_pid();
+        let parent_of = |pid: i32| match pid {
+            100_002 => Some(100_001),
+            100_001 => Some(own),
+            100_003 => Some(1),
+            100_004 => Some(100_004),
+            _ => None,
+        };
+        for (pid, expected) in [
+            (own, true),
+            (100_001, true),
+            (100_002, true),
+            (100_003, false),
+            (100_004, false),
+            (0, false),
+            (100_005, false),
+        ] {
+            assert_eq!(is_descendant(pid, parent_of), expected, "{pid}");
+        }
+        assert!(parent(own).is_some_and(|parent| parent > 0 && !is_descendant(parent, super::parent)));
+    }
+
+    #[tokio::test]
+    async fn what_the_daemon_has_started_cannot_connect() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/s.sock");
+        let endpoint = claim(&path).expect("is free");
+        // Connects, and says how it ended by what it reads: nothing, since it is hung up on.
+        let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nsys.exit(len(s.recv(1)))";
+        let mut child =
+            std::process::Command::new("python3").args(["-c", script]).arg(&path).spawn().expect("starts");
+        tokio::select! {
+            // Cancel-safe, and nothing comes of it afterwards.
+            accepted = endpoint.accept() => panic!("a child was let in: {accepted:?}"),
+            ended = tokio::task::spawn_blocking(move || child.wait()) => {
+                assert!(ended.expect("waits").expect("is a child").success(), "it was hung up on");
+            }
+        }
     }
 
     #[tokio::test]

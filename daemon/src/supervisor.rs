@@ -19,14 +19,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::cli::Options;
-use crate::config::{Config, ConfigError, PoolSection};
+use crate::config::{Config, ConfigError, JailSection, PoolSection};
 use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::{Executor, Parts};
+use crate::jail::{self, Jail};
 use crate::listener::{ClaimError, Endpoint};
 use crate::packages::PackageService;
 use crate::service::{Service, ServiceError, watchdog};
 use crate::session::registry::Registry;
+use crate::session::requests::ClientRouter;
 use crate::signals::{SignalEvent, Signals};
 use crate::stats::Stats;
 use crate::store::Store;
@@ -48,12 +50,16 @@ const COMMANDS: usize = 8;
 /// Pause after the operating system refused a connection for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+const JAIL_CHANGED: &str = "`[jail]` cannot change while the daemon runs\nhint: `conductorctl stop`; the next call starts \
+                            the daemon with the new configuration";
+
 /// What all parts of the daemon may use.
 #[derive(Debug)]
 pub struct Shared {
     pub(crate) executor: Executor,
     pub(crate) pool: PoolHandle,
     pub(crate) deno: DenoHandle,
+    pub(crate) jail: Jail,
     pub(crate) stats: Arc<Stats>,
     pub(crate) store: Arc<Store>,
     pub(crate) packages: Arc<PackageService>,
@@ -112,6 +118,12 @@ pub enum StartError {
     Service(#[from] ServiceError),
     #[error("the operating system refuses what the daemon needs")]
     Os(#[source] io::Error),
+}
+
+impl ConfigInUse {
+    fn jail(&self) -> JailSection {
+        self.config.as_ref().map(|config| config.jail).unwrap_or_default()
+    }
 }
 
 impl StartError {
@@ -188,6 +200,7 @@ pub(crate) fn run(options: &Options, mut service: Service) -> Result<u8, StartEr
         pool_config(&config.pool).validate()?;
         return Ok(exit_code::OK);
     }
+    jail::close_own_memory().map_err(StartError::Os)?;
     telemetry::start(options.log_file.as_deref(), options.log_format)
         .map_err(|source| StartError::Log { path: options.log_file.clone().unwrap_or_default(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -290,19 +303,26 @@ impl Supervisor {
 
         let mut spawn = SpawnConfig::new(dirs.cache.clone());
         spawn.boot_timeout = pool_config.boot_timeout;
+        in_use.jail().apply(&mut spawn);
         let source = DenoSpawn::new(spawn);
+        let jail = Jail::new(source.clone());
+        let mut sessions = JoinSet::new();
+        // Not among the tasks, since it ends. Going down waits for it as for a session: it takes milliseconds.
+        sessions.spawn(jail.clone().try_out());
         let (packages, layers_task) =
             PackageService::open(&dirs, source.clone()).map_err(StartError::Packages)?;
         tasks.spawn(layers_task.run());
         let packages = Arc::new(packages);
-        let upstreams = Arc::new(UpstreamService::new(&dirs));
+        let registry = Registry::default();
+        let (phase, phase_reader) = watch::channel(Phase::Running);
+        let clients = ClientRouter::new(registry.clone(), phase_reader.clone());
+        let upstreams = Arc::new(UpstreamService::new(&dirs, Arc::new(clients)));
         let swept = upstreams.clone();
         tasks.spawn(async move { swept.sweep().await });
         let (pool, pool_task) = conductor_pool::task::pool(pool_config, Arc::new(source))?;
         tasks.spawn(pool_task.run());
 
         let (config, config_reader) = watch::channel(Arc::new(in_use));
-        let (phase, phase_reader) = watch::channel(Phase::Running);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let store = Arc::new(Store::default());
         let shared = Arc::new(Shared {
@@ -317,12 +337,13 @@ impl Supervisor {
             }),
             pool,
             deno: deno_handle,
+            jail,
             stats,
             store,
             packages,
             upstreams,
             dirs,
-            registry: Registry::default(),
+            registry,
             commands: command_sender,
             socket,
             started_at: Instant::now(),
@@ -337,7 +358,7 @@ impl Supervisor {
             phase,
             commands,
             tasks,
-            sessions: JoinSet::new(),
+            sessions,
             service,
             exit_code: exit_code::OK,
         })
@@ -425,6 +446,10 @@ impl Supervisor {
             load(&self.options, &self.shared.dirs).map_err(|error| error_chain(&error)).and_then(|config| {
                 let pool = pool_config(&config.pool);
                 pool.validate().map_err(|error| error.to_string())?;
+                // Not taken in part: `strict` would be written there, and not be so.
+                if self.shared.jail.differs_from(config.jail) {
+                    return Err(JAIL_CHANGED.to_owned());
+                }
                 Ok((config, pool))
             });
         let (config, pool) = match loaded {

@@ -20,6 +20,7 @@
 //! layers of the jail this machine has is the same for every worker, and [`conductor_jail::probe`] tells.
 
 pub(crate) mod jail;
+mod proof;
 
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io::{self, Write as _};
@@ -31,6 +32,7 @@ use nix::libc;
 use rustix::process::{Pid, Signal};
 
 use crate::error_chain;
+pub use proof::{Proof, Unproved};
 
 /// First argument that turns the binary into a launcher.
 const ASK: &str = "__worker-launcher";

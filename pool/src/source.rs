@@ -61,6 +61,9 @@ pub struct WorkerIdentity {
 pub enum SpawnError {
     #[error("cannot start Deno")]
     Start(#[source] std::io::Error),
+    /// The level is strict, and the jail is not what it must be.
+    #[error(transparent)]
+    Jail(#[from] crate::launcher::Unproved),
     #[error("cannot prepare the worker's directories")]
     Prepare(#[source] std::io::Error),
     #[error("Deno ended before it was ready ({status}){}", if .stderr.is_empty() { String::new() } else { format!(": {}", .stderr) })]

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_jail::{Layer, Level};
-use tokio::sync::Mutex;
+pub use conductor_jail::{Layer, Level, Report, State};
+use tokio::sync::{Mutex, OnceCell};
 
-use crate::launcher::Launch;
 use crate::launcher::jail::{Own, jail};
+use crate::launcher::{Launch, Proof};
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
 use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
@@ -71,12 +71,32 @@ struct Inner {
     config: SpawnConfig,
     /// The prepared `DENO_DIR` of each Deno seen so far. Held across a preparation, so that there is one at a time.
     prepared: Mutex<HashMap<PathBuf, DenoDir>>,
+    /// Tried out once: it is the same for every worker.
+    proof: OnceCell<Proof>,
 }
 
 impl DenoSpawn {
     /// Touches nothing yet: the directories are made when the first worker boots.
     pub fn new(config: SpawnConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, prepared: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { config, prepared: Mutex::default(), proof: OnceCell::new() }) }
+    }
+
+    /// Whether the jail of the workers holds. Takes milliseconds the first time.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: a test that was given up is begun again.
+    pub async fn proof(&self) -> &Proof {
+        self.inner.proof().await
+    }
+
+    /// What [`proof`](Self::proof) found, if it is done.
+    pub fn known_proof(&self) -> Option<&Proof> {
+        self.inner.proof.get()
+    }
+
+    /// How the workers are jailed.
+    pub fn config(&self) -> &SpawnConfig {
+        &self.inner.config
     }
 }
 
@@ -127,6 +147,11 @@ impl Inner {
         staging.seal().await.map_err(SpawnError::Prepare)
     }
 
+    async fn proof(&self) -> &Proof {
+        let config = &self.config;
+        self.proof.get_or_init(|| Proof::of(config.launcher.clone(), config.layers.clone())).await
+    }
+
     async fn start(
         &self,
         spec: &WorkerSpec,
@@ -134,6 +159,9 @@ impl Inner {
         deno_dir: &Path,
         files: Files,
     ) -> Result<DenoWorker, SpawnError> {
+        if self.config.level == Level::Strict {
+            self.proof().await.permits(Level::Strict)?;
+        }
         let mut line = CommandLine::new(spec, directories.harness())
             .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if self.config.layers.contains(&Layer::NoNewCode) {

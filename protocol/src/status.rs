@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 pub struct StatusReport {
     pub daemon: DaemonStatus,
     pub deno: DenoStatus,
+    pub jail: JailStatus,
     pub sessions: Vec<SessionStatus>,
     pub pool: PoolReport,
+    /// For each profile in use that may import any.
+    pub packages: Vec<PackagesStatus>,
     pub executions: ExecutionTotals,
     pub latency: Vec<LatencyStatus>,
     /// Newest last; bounded.
@@ -48,6 +51,34 @@ pub struct DenoStatus {
     pub error: Option<String>,
     /// The pinned version, when it is newer than what is used.
     pub update: Option<String>,
+}
+
+/// What the kernel keeps every worker from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JailStatus {
+    /// `strict`, `best-effort`.
+    pub level: String,
+    /// `checking`, `holds`, `incomplete`.
+    pub state: String,
+    pub layers: Vec<LayerStatus>,
+    /// The version of Landlock's interface in use; 0 if none.
+    pub landlock_abi: u32,
+    /// What the jail's own test did, and a layer should have stopped.
+    pub broken: Vec<String>,
+    /// No code runs, because the level is strict.
+    pub refuses: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LayerStatus {
+    /// `limits`, `capabilities`, `landlock`, `seccomp`, `no-new-code`.
+    pub name: String,
+    /// `active`, `partial`, `missing`, `off`.
+    pub state: String,
+    /// Why it is partial or missing.
+    pub reason: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,6 +139,34 @@ pub struct ProfileStatus {
     pub booted: u64,
     pub boot_failures: u64,
     pub boot_p50_ms: Option<f64>,
+}
+
+/// The packages of one profile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PackagesStatus {
+    pub profile: String,
+    /// How many the list names; absent when any is allowed.
+    pub allowed: Option<u64>,
+    /// The layer of the whole list, once it is at hand.
+    pub layer: Option<String>,
+    /// What the oldest build is doing.
+    pub building: Option<String>,
+    /// Why there is no layer of the whole list, or what is missing in it.
+    pub error: Option<String>,
+    /// What workers import while they boot.
+    pub preloaded: Vec<PreloadStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PreloadStatus {
+    pub specifier: String,
+    /// What each call that imports it saves, and each boot costs.
+    pub import_ms: f64,
+    pub memory_bytes: u64,
+    /// Decayed count of runs that imported it.
+    pub uses: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

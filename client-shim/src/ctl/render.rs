@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use conductor_protocol::status::{
-    DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, LatencyStatus, PoolReport, ProfileStatus,
-    SessionStatus, StatusReport,
+    DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, JailStatus, LatencyStatus, PackagesStatus,
+    PoolReport, ProfileStatus, SessionStatus, StatusReport,
 };
 
 use super::paint::{Paint, millis, printable, size, span};
@@ -17,8 +17,10 @@ pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
     let mut page = Page::new(paint);
     page.daemon(&report.daemon);
     page.deno(&report.deno);
+    page.jail(&report.jail);
     page.warnings(&report.warnings);
     page.pool(&report.pool);
+    page.packages(&report.packages);
     page.sessions(&report.sessions);
     page.executions(&report.executions, &report.latency);
     page.errors(&report.last_errors);
@@ -85,6 +87,22 @@ impl Page {
         }
     }
 
+    fn jail(&mut self, jail: &JailStatus) {
+        // A daemon from before there was one.
+        if jail.level.is_empty() {
+            return;
+        }
+        self.entry("jail", &jail_in_words(jail));
+        for layer in &jail.layers {
+            if let Some(reason) = &layer.reason {
+                self.entry("", &format!("{} is {}: {reason}", layer.name, layer.state));
+            }
+        }
+        for finding in &jail.broken {
+            self.entry("", &format!("does not hold: {finding}"));
+        }
+    }
+
     fn warnings(&mut self, warnings: &[String]) {
         for warning in warnings {
             self.warning(warning);
@@ -118,6 +136,38 @@ impl Page {
         for detail in details.into_iter().flatten() {
             let text = format!("  {}  {}", printable(&profile.id), hang(&printable(&detail), 4));
             self.line(&self.paint.dim(&text));
+        }
+    }
+
+    fn packages(&mut self, profiles: &[PackagesStatus]) {
+        if profiles.is_empty() {
+            return;
+        }
+        self.heading("Packages", "");
+        for packages in profiles {
+            let allowed = match packages.allowed {
+                Some(allowed) => format!("{} allowed", count(allowed, "package")),
+                None => "any allowed".to_owned(),
+            };
+            let layer = packages.layer.as_deref().map(|layer| format!(", layer {}", short(layer)));
+            let building =
+                packages.building.as_deref().map(|phase| format!(", building: {}", printable(phase)));
+            let profile = printable(&packages.profile);
+            self.line(&format!(
+                "  {profile}: {allowed}{}{}",
+                layer.unwrap_or_default(),
+                building.unwrap_or_default()
+            ));
+            for it in &packages.preloaded {
+                let (saves, memory) = (millis(it.import_ms), size(it.memory_bytes));
+                let name = printable(&it.specifier);
+                self.line(&format!(
+                    "    {name} imported ahead of time: saves {saves} a call, takes {memory} a worker"
+                ));
+            }
+            if let Some(error) = &packages.error {
+                self.failure(error);
+            }
         }
     }
 
@@ -224,6 +274,24 @@ impl Page {
     }
 }
 
+/// The level, whether it holds, and by which layers.
+pub(super) fn jail_in_words(jail: &JailStatus) -> String {
+    let (level, state) = (&jail.level, &jail.state);
+    let active: Vec<_> =
+        jail.layers.iter().filter(|layer| layer.state == "active").map(|layer| layer.name.as_str()).collect();
+    let mut text = format!("{level}, {state}");
+    if jail.refuses {
+        text.push_str(", so no code runs");
+    }
+    if !active.is_empty() {
+        write!(text, ": {}", active.join(", ")).expect("a String takes everything");
+    }
+    if jail.landlock_abi > 0 {
+        write!(text, " (Landlock ABI {})", jail.landlock_abi).expect("a String takes everything");
+    }
+    text
+}
+
 fn fetching(deno: &DenoStatus) -> String {
     match (deno.fetched_bytes, deno.total_bytes) {
         (Some(have), Some(total)) if total > 0 => {
@@ -269,6 +337,11 @@ fn latency_row(latency: &LatencyStatus) -> [String; 6] {
     let times = [latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms].map(millis);
     let [p50, p90, p99, max] = times;
     [latency.name.clone(), latency.count.to_string(), p50, p90, p99, max]
+}
+
+/// Enough of a hash to tell it from the others.
+pub(super) fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
 }
 
 pub(super) fn count(n: u64, what: &str) -> String {

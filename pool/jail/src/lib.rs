@@ -89,15 +89,24 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// V8's own reservation that `RLIMIT_DATA` counts (its code range), and what Deno needs to boot: 560 MiB is the least
-    /// that boots.
-    const BOOT_MIB: u64 = 560;
+    /// What Deno's own data comes to while it boots, without the code range.
+    const BOOT_MIB: u64 = 48;
+    /// V8 reserves this much writable memory for the machine code of each isolate, however little it uses, and
+    /// `RLIMIT_DATA` counts reservations. Without its compiler it reserves none.
+    const CODE_RANGE_MIB: u64 = 512;
+    /// What an isolate without code takes beside its code range: measured 12 to 13.
+    const ISOLATE_MIB: u64 = 14;
+    /// Isolates that code may add with `new Worker`. No more, since what they do not reserve, buffers can fill.
+    const WORKERS: u64 = 4;
     /// Buffers, WebAssembly, blobs: memory of the code outside the heap.
     const OFF_HEAP_MIB: u64 = 384;
 
-    /// The value for `data` that leaves a V8 heap of `heap_mib` MiB its whole size, and as much beside it as a run may need.
-    pub fn data_for_heap(heap_mib: u32) -> u64 {
-        (Self::BOOT_MIB + u64::from(heap_mib) + Self::OFF_HEAP_MIB) << 20
+    /// The value for `data` that leaves a V8 heap of `heap_mib` MiB its whole size, and beside it four Web Workers and as
+    /// much as a run may need. `compiles`: V8 has its compiler.
+    pub fn data_for_heap(heap_mib: u32, compiles: bool) -> u64 {
+        let code = if compiles { Self::CODE_RANGE_MIB } else { 0 };
+        let isolates = code + Self::WORKERS * (code + Self::ISOLATE_MIB);
+        (Self::BOOT_MIB + isolates + u64::from(heap_mib) + Self::OFF_HEAP_MIB) << 20
     }
 }
 
@@ -211,7 +220,7 @@ impl Jail {
             run: false,
             ffi: false,
             limits: Limits {
-                data: Some(Limits::data_for_heap(256)),
+                data: Some(Limits::data_for_heap(256, true)),
                 file_size: Some(0),
                 descriptors: 128,
                 cpu_seconds: None,

@@ -55,19 +55,19 @@ pub(crate) fn jail(spec: &WorkerSpec, own: Own<'_>, layers: &BTreeSet<Layer>) ->
     jail.protected = spec.protected.iter().map(|path| path.canonicalize().unwrap_or(path.clone())).collect();
     jail.net = net(grants);
     (jail.run, jail.ffi) = (run, ffi);
-    jail.limits = limits(spec, own.fills_deno_dir);
+    jail.limits = limits(spec, own.fills_deno_dir, !layers.contains(&Layer::NoNewCode));
     jail.layers = layers.clone();
     jail
 }
 
-fn limits(spec: &WorkerSpec, fills_deno_dir: bool) -> Limits {
+fn limits(spec: &WorkerSpec, fills_deno_dir: bool, compiles: bool) -> Limits {
     let grants = &spec.grants;
     // Programs and libraries write with the worker's limits, so granting them is granting files.
     let writes = fills_deno_dir || grants.write != Grant::None || grants.is_unsandboxed();
     let connected = grants.net != Grant::None || grants.is_unsandboxed();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Limits {
-        data: Some(Limits::data_for_heap(spec.heap_mib)),
+        data: Some(Limits::data_for_heap(spec.heap_mib, compiles)),
         file_size: (!writes).then_some(0),
         descriptors: if connected { MAX_DESCRIPTORS_CONNECTED } else { MAX_DESCRIPTORS },
         cpu_seconds: Some(CPU_SECONDS * cores as u64),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use conductor_protocol::endpoint::{self, Surroundings};
-use conductor_protocol::status::{DenoStatus, StatusReport};
+use conductor_protocol::status::{DenoStatus, JailStatus, StatusReport};
 use conductor_protocol::{ClientKind, PROTOCOL_VERSION};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use super::super::client::{Admin, ClientError, McpSession};
 use super::super::failure::Failure;
 use super::super::paint::millis;
 use super::super::progress::Spinner;
+use super::super::render::jail_in_words;
 use super::super::run::{RunResult, TOOL, structured};
 use super::super::{BUILD, GlobalOptions};
 use super::{Check, Findings, Verdict, places};
@@ -66,6 +67,7 @@ pub(super) fn checks(global: &GlobalOptions, findings: &mut Findings) -> io::Res
             StatusReport::default()
         }
     };
+    findings.add(jail(&report.jail))?;
     for warning in &report.warnings {
         findings.add(Check { verdict: Verdict::Warn, ..Check::fail_in_words("daemon says", warning) })?;
     }
@@ -135,7 +137,71 @@ fn execution(session: &mut McpSession) -> Check {
     }
 }
 
+/// Whether the kernel keeps workers from all that it should.
+fn jail(jail: &JailStatus) -> Check {
+    const NAME: &str = "jail";
+    let lacks = jail
+        .layers
+        .iter()
+        .filter_map(|layer| Some(format!("{} is {}: {}", layer.name, layer.state, layer.reason.as_ref()?)));
+    let broken = jail.broken.iter().map(|finding| format!("does not hold: {finding}"));
+    let faults: Vec<String> = lacks.chain(broken).collect();
+    let text = std::iter::once(jail_in_words(jail)).chain(faults).collect::<Vec<_>>().join("\n");
+    let verdict = match jail.state.as_str() {
+        "holds" | "checking" => return Check::ok(NAME, text),
+        _ if jail.refuses => Verdict::Fail,
+        _ => Verdict::Warn,
+    };
+    let fix = if jail.broken.is_empty() {
+        "use a kernel that has all layers: Linux 6.12 and later do"
+    } else {
+        "report this, with the name of the kernel (uname -a)"
+    };
+    Check { verdict, ..Check::fail(NAME, text, fix) }
+}
+
 fn failed(name: &'static str, error: ClientError) -> Check {
     let words = Failure::Client(error).text().unwrap_or_default();
     Check::fail_in_words(name, &words)
+}
+
+#[cfg(test)]
+mod tests {
+    use conductor_protocol::status::LayerStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_jail_that_is_not_whole_is_told_by_how_bad_it_is() {
+        let layer = |state: &str, reason: Option<&str>| LayerStatus {
+            name: "seccomp".into(),
+            state: state.into(),
+            reason: reason.map(Into::into),
+        };
+        let jailed = |state: &str, layer, broken: &[&str], refuses| {
+            let broken = broken.iter().map(|text| (*text).to_owned()).collect();
+            jail(&JailStatus {
+                level: "strict".into(),
+                state: state.into(),
+                layers: vec![layer],
+                broken,
+                refuses,
+                ..JailStatus::default()
+            })
+        };
+        let whole = jailed("holds", layer("active", None), &[], false);
+        assert_eq!((whole.verdict, whole.text.as_str()), (Verdict::Ok, "strict, holds: seccomp"));
+        let missing = layer("missing", Some("no filters"));
+        let warned = jailed("incomplete", missing.clone(), &[], false);
+        assert_eq!(warned.verdict, Verdict::Warn);
+        assert!(warned.text.contains("seccomp is missing: no filters"), "{}", warned.text);
+        let refused = jailed("incomplete", missing, &["a socket: it was done"], true);
+        assert_eq!(refused.verdict, Verdict::Fail);
+        assert!(
+            refused.text.contains("no code runs") && refused.text.contains("a socket"),
+            "{}",
+            refused.text
+        );
+        assert!(refused.fix.is_some_and(|fix| fix.contains("report")));
+    }
 }

@@ -1,3 +1,5 @@
+use conductor_protocol::status::LayerStatus;
+
 use super::*;
 
 fn text(report: &StatusReport) -> String {
@@ -23,6 +25,24 @@ fn busy() -> StatusReport {
             origin: Some("PATH".into()),
             update: Some("2.9.6".into()),
             ..DenoStatus::default()
+        },
+        jail: JailStatus {
+            level: "best-effort".into(),
+            state: "incomplete".into(),
+            layers: [
+                ("limits", "active", None),
+                ("landlock", "partial", Some("no ports")),
+                ("no-new-code", "off", None),
+            ]
+            .map(|(name, state, reason)| LayerStatus {
+                name: name.into(),
+                state: state.into(),
+                reason: reason.map(Into::into),
+            })
+            .into(),
+            landlock_abi: 3,
+            broken: vec!["make a socket: it was done".into()],
+            refuses: false,
         },
         sessions: vec![
             SessionStatus {
@@ -99,6 +119,9 @@ conductord 0.1.0  running for 2h 3m, pid 4242, 17 MiB
   config  /home/a/.config/conductor/config.toml
   deno    2.9.5  /usr/bin/deno  (from PATH)
           2.9.6 is newer, and what conductor is tested with
+  jail    best-effort, incomplete: limits (Landlock ABI 3)
+          landlock is partial: no ports
+          does not hold: make a socket: it was done
 warning: session 3: may run any program
 
 Pool: 5 workers (limits: 16 in all, 8 idle)
@@ -164,6 +187,7 @@ fn what_others_wrote_cannot_draw_on_the_terminal() {
     report.sessions[0].cwd = "/\u{1b}[2J\nevil".into();
     report.sessions[0].client = Some("\u{7}".into());
     report.pool.profiles[0].grants = "\r".into();
+    report.jail.broken[0] = "\u{1b}[2J".into();
     report.last_errors[6].text = "\u{9b}2J".into();
     let text = text(&report);
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
