@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rmcp::ServiceExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::profile::{self, Profile};
@@ -27,9 +28,11 @@ use crate::supervisor::{ConfigInUse, Phase, Shared};
 use crate::upstreams::Servers;
 use accepted::Accepted;
 use admission::{Admission, Refused};
-use follow::Severity;
 use handshake::Client;
+use raw::RawService;
 use registry::Entry;
+use requests::{Link, Logs};
+use rounds::Suspended;
 use tools::ToolServer;
 use transport::{FrameTransport, OUTGOING_FRAMES};
 
@@ -38,7 +41,10 @@ mod admission;
 mod discovery;
 mod follow;
 pub(crate) mod handshake;
+mod raw;
 pub mod registry;
+pub(crate) mod requests;
+mod rounds;
 mod tools;
 mod transport;
 
@@ -78,8 +84,8 @@ pub struct Session {
     /// Calls in flight, to cancel one by its execution id.
     running: Mutex<BTreeMap<String, Running>>,
     admission: Mutex<Admission>,
-    /// What the client asked for with `logging/setLevel`.
-    log_level: Mutex<Option<Severity>>,
+    link: Link,
+    suspended: Suspended,
     /// The upstream servers of its configuration.
     servers: watch::Sender<Servers>,
     /// The profile, with the generation of the configuration it was worked out from.
@@ -131,10 +137,11 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
         return crate::admin::serve(reader, writer, client, shared).await;
     }
     let Ok(watched) = watched else { return };
-    let session = Arc::new(Session::new(id, &client));
+    let (link, logs) = Link::new();
+    let session = Arc::new(Session::new(id, &client, link));
     let entry = shared.registry.insert(session.clone());
     tracing::info!(session = id, client_pid = session.client_pid, kind = ?session.kind, "session started");
-    Connection { session, shared, watched, _entry: entry }.serve(client, reader, writer).await;
+    Connection { session, shared, watched, _entry: entry }.serve(client, logs, reader, writer).await;
     tracing::info!(session = id, "session ended");
 }
 
@@ -148,17 +155,19 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, client: Client, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
+    async fn serve(self, client: Client, logs: Logs, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
         let writing = tokio::spawn(write_frames(writer, queue));
         let eof = CancellationToken::new();
         let accepted = Arc::new(Accepted::new(self.shared.phase()));
         let transport =
             FrameTransport::new(reader, client.decoder, outgoing.clone(), accepted.clone(), eof.clone());
-        let warming = tokio::spawn(keep_warm(self.session.clone(), self.shared.clone()));
-        let configuring = tokio::spawn(keep_servers(self.session.clone(), self.shared.clone()));
+        let mut background = JoinSet::new();
+        background.spawn(keep_warm(self.session.clone(), self.shared.clone()));
+        background.spawn(keep_servers(self.session.clone(), self.shared.clone()));
+        background.spawn(requests::tell_logs(self.session.clone(), logs));
         let stop = CancellationToken::new();
-        let server = ToolServer::new(self.session.clone(), self.shared.clone());
+        let server = RawService(ToolServer::new(self.session.clone(), self.shared.clone()));
         let serving = async {
             // An error here is a client that ended before it said anything, or said something else than MCP.
             if let Ok(running) = server.serve_with_ct(transport, stop.clone()).await {
@@ -171,8 +180,7 @@ impl Connection {
             never = self.watch_for_end(&eof, &stop, &outgoing, &accepted) => match never {},
         }
         self.session.gone.cancel();
-        warming.abort();
-        configuring.abort();
+        background.abort_all();
         self.shared.upstreams.upstreams().end_session(&SessionId::new(self.session.id.to_string()));
         if self.shared.is_draining() {
             let reason = "the daemon is going down".to_owned();
@@ -372,7 +380,7 @@ async fn keep_profile_warm(
 }
 
 impl Session {
-    fn new(id: u64, client: &Client) -> Self {
+    fn new(id: u64, client: &Client, link: Link) -> Self {
         Self {
             id,
             kind: client.hello.kind,
@@ -387,7 +395,8 @@ impl Session {
             in_flight: watch::Sender::new(0),
             running: Mutex::default(),
             admission: Mutex::new(Admission::new(Instant::now())),
-            log_level: Mutex::new(None),
+            link,
+            suspended: Suspended::default(),
             servers: watch::Sender::default(),
             profile: Mutex::new(None),
         }
@@ -460,14 +469,6 @@ impl Session {
     /// The same as last read.
     pub(crate) fn known_servers(&self) -> Servers {
         self.servers.borrow().clone()
-    }
-
-    fn log_level(&self) -> Option<Severity> {
-        *lock(&self.log_level)
-    }
-
-    fn set_log_level(&self, level: Severity) {
-        *lock(&self.log_level) = Some(level);
     }
 
     /// The profile as last worked out, for status.

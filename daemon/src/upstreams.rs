@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use conductor_catalog::{CheckerCache, ToolEntry};
 use conductor_upstream::config::{Expansion, ServerSet};
 use conductor_upstream::keyring::SystemKeyring;
-use conductor_upstream::{Manifest, ProfileId, ServerRef, Upstreams, UpstreamsOptions};
+use conductor_upstream::{ClientRequests, Manifest, ProfileId, ServerRef, Upstreams, UpstreamsOptions};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -101,8 +101,10 @@ enum LoadError {
 }
 
 impl UpstreamService {
-    pub fn new(dirs: &Dirs) -> Self {
-        let options = UpstreamsOptions::new(dirs.state.join("upstreams"), dirs.home.clone());
+    /// `clients` answers what servers ask of sessions' clients.
+    pub fn new(dirs: &Dirs, clients: Arc<dyn ClientRequests>) -> Self {
+        let mut options = UpstreamsOptions::new(dirs.state.join("upstreams"), dirs.home.clone());
+        options.client_requests = Some(clients);
         let files = watch::Sender::new(0);
         Self {
             upstreams: Upstreams::new(options),

@@ -14,6 +14,8 @@ mod parallel;
 mod profile;
 mod progress;
 mod recovery;
+mod server_requests;
+mod servers;
 mod service;
 mod status;
 mod systemd;

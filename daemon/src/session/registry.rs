@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use conductor_protocol::status::SessionStatus;
+use conductor_upstream::SessionId;
 use dashmap::DashMap;
 use tokio::sync::watch;
 
@@ -60,6 +61,12 @@ impl Registry {
 
     pub fn connections(&self) -> watch::Receiver<usize> {
         self.connections.subscribe()
+    }
+
+    /// The session that upstream servers know by this id.
+    pub(crate) fn find(&self, id: &SessionId) -> Option<Arc<Session>> {
+        let id = id.to_string().parse().ok()?;
+        self.sessions.get(&id).map(|session| session.value().clone())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {

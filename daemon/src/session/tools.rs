@@ -13,8 +13,8 @@ use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Implementation,
-    InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListToolsResult,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult, ErrorCode,
+    Implementation, InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListToolsResult,
     PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
     ReadResourceResult, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig,
     SetLevelRequestParams, Tool,
@@ -25,9 +25,11 @@ use tokio::sync::mpsc;
 use super::Session;
 use super::discovery::{self, Discovery};
 use super::follow::Follower;
+use super::raw::Raw;
+use super::rounds::{Answer, Asked, Call, Events};
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
-use crate::exec::{CallEvent, Caller, schema};
+use crate::exec::{Caller, schema};
 use crate::store::URI_PREFIX;
 use crate::supervisor::Shared;
 use crate::upstreams::Servers;
@@ -74,64 +76,60 @@ impl ToolServer {
         }
     }
 
-    async fn run(
+    /// Starts to run code, or says why not.
+    async fn start_run(
         &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> ExecutionResult {
-        let profile = match self.session.profile(&self.shared) {
-            Ok(profile) => profile,
-            Err(error) => {
-                let error = ErrorReport::from_text(ErrorType::Configuration, &error);
-                return ExecutionResult::failed("none".into(), error);
-            }
-        };
+        asked: Asked,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Call, Box<ExecutionResult>> {
+        let profile = self.session.profile(&self.shared).map_err(|error| {
+            let error = ErrorReport::from_text(ErrorType::Configuration, &error);
+            ExecutionResult::failed("none".into(), error)
+        })?;
         let id = self.shared.executor.next_id();
-        let call = match self.session.call_started(&profile, &id) {
-            Ok(call) => call,
-            Err(refused) => {
-                return ExecutionResult::failed(
-                    id,
-                    ErrorReport::from_text(ErrorType::Busy, &refused.to_string()),
-                );
-            }
+        let call = self.session.call_started(&profile, &id).map_err(|refused| {
+            ExecutionResult::failed(id.clone(), ErrorReport::from_text(ErrorType::Busy, &refused.to_string()))
+        })?;
+        let is_followed = Follower::new(context, self.session.link.level()).is_some();
+        let (sender, receiver) = mpsc::channel(CALL_EVENTS);
+        let events = if is_followed { Events::Run(receiver) } else { Events::None };
+        let questions = self.session.open_call(&id, None, context);
+        let cancel = call.cancel.clone();
+        let servers = self.session.servers().await.registration().cloned();
+        let (shared, session) = (self.shared.clone(), self.session.id);
+        let (execution, arguments) = (id.clone(), asked.arguments.clone());
+        let work = async move {
+            let caller = Caller {
+                session,
+                profile: &profile,
+                servers,
+                events: is_followed.then_some(sender),
+                cancel: call.cancel.clone(),
+            };
+            let result = shared.executor.run(execution, arguments, caller).await;
+            Ok(Answer::Result(Box::new(result.into_call_result())))
         };
-        let mut follower = Follower::new(&context, self.session.log_level());
-        let (sender, mut events) = mpsc::channel(CALL_EVENTS);
-        let caller = Caller {
-            session: self.session.id,
-            profile: &profile,
-            servers: self.session.servers().await.registration().cloned(),
-            events: follower.is_some().then_some(sender),
-            cancel: call.cancel.clone(),
-        };
-        let mut run = std::pin::pin!(self.shared.executor.run(id, request.arguments, caller));
-        let result = loop {
-            tokio::select! {
-                // Biased: output is told before the result it belongs to.
-                biased;
-                // Cancel-safe: waits for a flag.
-                () = context.ct.cancelled(), if !call.cancel.is_cancelled() => call.cancel.cancel(),
-                // Cancel-safe: an event that is not taken stays in the channel. Nobody sends when nobody follows.
-                Some(event) = events.recv() => tell(&mut follower, event).await,
-                // Cancel-safe: the future is kept across turns.
-                result = &mut run => break result,
-            }
-        };
-        while let Ok(event) = events.try_recv() {
-            tell(&mut follower, event).await;
+        Ok(Call::start(asked, id, work, events, questions, cancel))
+    }
+
+    /// Learns how the client can be reached.
+    pub(super) fn met(&self, context: &RequestContext<RoleServer>) {
+        self.session.link.met(&context.peer);
+        if let Some(client) = context.client_info() {
+            self.session.introduce(format!("{} {}", client.name, client.version));
         }
-        if let Some(follower) = &mut follower {
-            follower.finish().await;
-        }
-        result
     }
 }
 
-async fn tell(follower: &mut Option<Follower>, event: CallEvent) {
-    if let Some(follower) = follower {
-        follower.tell(event).await;
-    }
+/// The answer to a tool call; members given as they are go over an empty one.
+fn tool_answer(answer: Answer, context: &RequestContext<RoleServer>) -> CallToolResponse {
+    CallToolResponse::Complete(match answer {
+        Answer::Result(result) => *result,
+        Answer::Raw(members) => {
+            Raw::give(context, members);
+            CallToolResult::success(Vec::new())
+        }
+    })
 }
 
 impl ServerHandler for ToolServer {
@@ -164,7 +162,7 @@ impl ServerHandler for ToolServer {
         request: SetLevelRequestParams,
         _context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.session.set_log_level(request.level.into());
+        self.session.link.set_level(request.level.into());
         Ok(())
     }
 
@@ -218,11 +216,17 @@ impl ServerHandler for ToolServer {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if request.name != schema::TOOL_NAME {
-            return self.discover(request).await;
-        }
-        let result = self.run(request, context).await;
-        Ok(CallToolResponse::Complete(result.into_call_result()))
+        let (asked, retry) = Asked::tool(&request);
+        let call = match self.session.suspended.resume(&asked, retry)? {
+            Some(call) => call,
+            None if request.name == schema::TOOL_NAME => match self.start_run(asked, &context).await {
+                Ok(call) => call,
+                Err(refused) => return Ok(CallToolResponse::Complete(refused.into_call_result())),
+            },
+            None => return self.discover(request).await,
+        };
+        let answer = call.follow(&self.session, &context).await?;
+        Ok(tool_answer(answer, &context))
     }
 
     /// Also gets requests of known methods whose parameters do not fit.

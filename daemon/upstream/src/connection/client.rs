@@ -165,13 +165,12 @@ impl Service<RoleClient> for Answers {
             ServerRequest::ElicitRequest(request) => self.reply(Ask::Elicitation, request.params).await,
             ServerRequest::CreateMessageRequest(request) => self.reply(Ask::Sampling, request.params).await,
             ServerRequest::ListRootsRequest(_) => self.reply(Ask::Roots, json!({})).await,
-            other => {
-                let method = match other {
-                    ServerRequest::CustomRequest(request) => request.method,
-                    _ => "this request".to_owned(),
-                };
-                Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("{method} is not known"), None))
-            }
+            // What rmcp has no model for may still be one of them: a schema of a form that it does not know, say.
+            ServerRequest::CustomRequest(request) => match Ask::from_method(&request.method) {
+                Some(what) => self.reply(what, request.params).await,
+                None => Err(unknown(&request.method)),
+            },
+            _ => Err(unknown("this request")),
         }
     }
 
@@ -194,6 +193,10 @@ impl Service<RoleClient> for Answers {
         InitializeRequestParams::new(capabilities, conductor)
             .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
     }
+}
+
+fn unknown(method: &str) -> ErrorData {
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("{method} is not known"), None)
 }
 
 /// Counts a request of the server while a session is being asked.
