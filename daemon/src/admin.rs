@@ -15,6 +15,7 @@ use crate::profile::Profile;
 use crate::session::handshake::Client;
 use crate::store::URI_PREFIX;
 use crate::supervisor::{Command, Shared};
+use crate::upstreams::Servers;
 
 /// Serves requests until the operator closes the connection or sends something that is none, or the daemon goes down.
 pub(crate) async fn serve(
@@ -136,6 +137,7 @@ async fn status(shared: &Shared) -> StatusReport {
         packages: packages(shared),
         executions: shared.stats.totals(),
         latency: shared.stats.latency(),
+        upstreams: shared.upstreams.rows(&shared.registry.users_of_servers(), None),
         last_errors: shared.stats.last_errors(),
         warnings: warnings(shared),
     }
@@ -201,6 +203,12 @@ fn warnings(shared: &Shared) -> Vec<String> {
             warnings
                 .extend(profile.warnings.iter().map(|warning| format!("session {}: {warning}", session.id)));
         }
+        let servers = match session.known_servers() {
+            Servers::Failed(why) => vec![why.to_string()],
+            Servers::Ready(registration) => registration.warnings.clone(),
+            Servers::Pending | Servers::None => Vec::new(),
+        };
+        warnings.extend(servers.iter().map(|warning| format!("session {}: {warning}", session.id)));
     }
     warnings
 }

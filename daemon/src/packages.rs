@@ -6,6 +6,7 @@
 
 mod keep;
 mod preload;
+mod status;
 
 use std::collections::BTreeMap;
 use std::io;

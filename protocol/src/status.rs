@@ -15,6 +15,8 @@ pub struct StatusReport {
     pub packages: Vec<PackagesStatus>,
     pub executions: ExecutionTotals,
     pub latency: Vec<LatencyStatus>,
+    /// One for each distinct upstream server, by name.
+    pub upstreams: Vec<UpstreamStatus>,
     /// Newest last; bounded.
     pub last_errors: Vec<ErrorStatus>,
     /// What an administrator should know: loud grants, a configuration that could not be read, a fallback in use.
@@ -190,6 +192,55 @@ pub struct LatencyStatus {
     pub p90_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
+}
+
+/// An upstream MCP server. Secrets of its configuration are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpstreamStatus {
+    pub name: String,
+    pub description: Option<String>,
+    /// `disabled`, `idle`, `starting`, `ready`, `paused`, `unavailable`.
+    pub state: String,
+    /// Why it is disabled, or what failed last.
+    pub reason: Option<String>,
+    /// `stdio`, `http`, `sse`.
+    pub transport: Option<String>,
+    /// The command or the URL as it is configured.
+    pub target: Option<String>,
+    /// The program that a command was found to be.
+    pub command: Option<CommandStatus>,
+    /// `shared`, `session`, `call`.
+    pub scope: Option<String>,
+    pub protocol_version: Option<String>,
+    /// Absent while they are not known.
+    pub tools: Option<u64>,
+    pub prompts: Option<u64>,
+    pub resources: Option<u64>,
+    /// What is wrong with its lists.
+    pub problems: Vec<String>,
+    /// Sessions that have it in their configuration.
+    pub sessions: Vec<u64>,
+    /// Of each connection that is open, where it is a process.
+    pub pids: Vec<u32>,
+    pub connections: u64,
+    pub in_flight: u64,
+    pub starts: u64,
+    pub failures: u64,
+    /// How long the youngest connection has been ready.
+    pub ready_ms: Option<u64>,
+    /// Questions of the server that could not be put to a client.
+    pub declined: u64,
+    /// What would help.
+    pub advice: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandStatus {
+    pub program: String,
+    /// Where it was found, in words: `the session's PATH`.
+    pub place: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

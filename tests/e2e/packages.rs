@@ -164,3 +164,52 @@ fn wait_for_layer(home: &Arc<Home>) -> PackagesReport {
         if report.layer.is_some() { Ok(report) } else { Err(format!("{report:?}")) }
     })
 }
+
+#[test]
+fn a_call_that_waits_for_packages_is_told_what_for() {
+    let daemon = Daemon::new();
+    let shim = with(daemon.home(), LIST);
+    shim.initialize();
+    let answer = shim.ask(
+        "tools/call",
+        json!({
+            "name": "run_deno_code",
+            "arguments": { "deno_code": "import ms from 'npm:ms'; ms('1s')" },
+            "_meta": { "progressToken": "p" },
+        }),
+    );
+    assert_eq!(answer.value(), 1000);
+    let told = shim.notifications("notifications/progress");
+    let phases: Vec<&str> = told.iter().filter_map(|params| params["message"].as_str()).collect();
+    assert!(phases.iter().any(|phase| phase.starts_with("packages: ")), "{phases:?}");
+}
+
+#[test]
+fn an_administrator_looks_after_packages_with_conductorctl() {
+    let home = Home::new();
+    let daemon = Daemon::start(&home);
+    let ctl = |args: &[&str]| {
+        let mut command = home.command(&conductor_tests::binaries::conductorctl());
+        let output = command.env("CONDUCTOR_SOCKET", home.socket()).args(args).output().expect("runs");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = ctl(&["packages", "add", "npm:ms@2.0.0", "--profile", "web"]);
+    assert!(code == Some(0) && text.contains("npm:ms@2.0.0"), "{text}");
+    let written = std::fs::read_to_string(home.config_file()).expect("was written");
+    assert!(written.contains("[profiles.web]") && written.contains("npm:ms@2.0.0"), "{written}");
+
+    // The fixture's variable would go before the profile's list.
+    let web = |command: &mut std::process::Command| {
+        command.env("MCP_CONDUCTOR_PROFILE", "web").env_remove(ALLOWED);
+    };
+    let shim = Shim::session_with(&home, web);
+    assert_eq!(shim.call("import ms from 'ms'; ms('1s')").value(), 1000);
+    let (code, text) = ctl(&["packages", "verify"]);
+    assert!(code == Some(0) && text.contains("as it was fetched"), "{text}");
+    let (code, text) = ctl(&["packages", "list", "--profile", "nope"]);
+    assert!(code == Some(1) && text.contains("nope"), "{text}");
+    let (code, text) = ctl(&["packages", "add", "ms"]);
+    assert!(code == Some(1) && text.contains("hint: write npm:NAME"), "{text}");
+    drop(daemon);
+}

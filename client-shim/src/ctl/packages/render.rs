@@ -8,13 +8,13 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::super::paint::{Paint, millis, size, span};
-use super::super::render::{Page, count};
+use super::super::render::{Page, count, short};
 
 pub(super) fn list(report: &PackagesReport, paint: Paint) -> String {
     let mut page = Page::new(paint);
     let packages = report.layer.iter().flat_map(|layer| &layer.packages);
     match report.layer.as_ref() {
-        Some(layer) => page.heading("Packages", &format!("layer {}", layer.id)),
+        Some(layer) => page.heading("Packages", &format!("layer {}", short(&layer.id))),
         None if report.allowed.is_empty() => page.heading("Packages", "none is allowed"),
         None => page.heading("Packages", &format!("no layer yet; allowed: {}", report.allowed.join(", "))),
     }
@@ -57,7 +57,13 @@ fn package_row(package: &PackageReport) -> [String; 7] {
 
 fn layer_row(layer: &LayerSummary) -> [String; 5] {
     let in_use = if layer.in_use { "yes" } else { "-" };
-    [layer.id.clone(), layer.packages.to_string(), size(layer.bytes), span(layer.age_ms), in_use.into()]
+    [
+        short(&layer.id).to_owned(),
+        layer.packages.to_string(),
+        size(layer.bytes),
+        span(layer.age_ms),
+        in_use.into(),
+    ]
 }
 
 /// The oldest build of a report, in one line.
