@@ -1,7 +1,13 @@
 //! The examples in the documents are what the program really does.
 //!
 //! `docs/RUN_DENO_CODE.md`: each `ts` block is run, and the `json` block behind it must be its answer, without what differs
-//! from run to run. `examples/*.ts` must run. With `CONDUCTOR_UPDATE_DOCS=1` the answers are written instead of compared.
+//! from run to run. `docs/MCP_PROXY.md`: the same with real MCP servers, and a table of tokens. `examples/*.ts` must run.
+//! With `CONDUCTOR_UPDATE_DOCS=1` the answers are written instead of compared.
+
+mod document;
+mod mcp_proxy;
+mod servers;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -110,7 +116,7 @@ fn examples_run() {
     assert_eq!(answer.stdout(), "output before an error is kept\n");
 
     let known = std::fs::read_dir(repository().join("examples")).expect("is there").count();
-    assert_eq!(known, 4, "a new example is run here too");
+    assert_eq!(known, 6, "a new example is run here or in mcp_proxy.rs too");
 }
 
 #[test]
