@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_pool::status::{BreakerStatus, PoolStatus};
-use conductor_protocol::status::{PackagesStatus, DaemonStatus, PoolReport, ProfileStatus, StatusReport};
+use conductor_protocol::status::{DaemonStatus, PackagesStatus, PoolReport, ProfileStatus, StatusReport};
 use conductor_protocol::{AdminReply, AdminRequest, PROTOCOL_VERSION, codec, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;

@@ -8,7 +8,7 @@ use conductor_packages::{Layer, LayerError, LayerRequest, Progress};
 use conductor_protocol::AdminReply;
 use conductor_protocol::operation::{
     BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, Operation, PackageAge, PackageAges,
-    PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport,
+    PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport, ServerLogs, ServersReport,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -18,6 +18,8 @@ use crate::packages::{Building, Provided};
 use crate::profile::{self, Profile};
 use crate::session::handshake::Client;
 use crate::supervisor::Shared;
+use crate::upstreams::Servers;
+use crate::upstreams::report::ServerError;
 
 /// Why an operation came to nothing, for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,8 @@ enum OperationError {
     NoLayer,
     #[error("no allowed package brings in `{0}`\nhint: write it as npm:NAME or jsr:@SCOPE/NAME")]
     NotThere(String),
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 /// Carries out an operation for a client of this environment.
@@ -61,6 +65,14 @@ pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> Adm
         Operation::PackagesWhy { package } => operator.why(&package).await.and_then(document),
         Operation::PackagesVerify => operator.verify().await.and_then(document),
         Operation::PackagesPrune => operator.prune().await.map(|text| AdminReply::Done { text }),
+        Operation::ServersList => operator.servers().await.and_then(document),
+        Operation::ServersLogs { server } => operator.server_logs(&server).await.and_then(document),
+        Operation::ServersRestart { server } => {
+            operator.restart_server(&server).await.map(|text| AdminReply::Done { text })
+        }
+        Operation::ServersStop { server } => {
+            operator.stop_server(&server).await.map(|text| AdminReply::Done { text })
+        }
     };
     document.unwrap_or_else(|error| AdminReply::Failed { text: text(&error) })
 }
@@ -212,6 +224,52 @@ impl Operator<'_> {
             1 => format!("1 layer removed, {mebibytes} MiB"),
             layers => format!("{layers} layers removed, {mebibytes} MiB"),
         })
+    }
+}
+
+/// Upstream servers. Those of the caller's own profile are read first, so that they are there without any session.
+impl Operator<'_> {
+    async fn own_servers(&self) -> Result<(Profile, Servers), OperationError> {
+        let profile = self.profile()?;
+        let servers = self.shared.upstreams.load(&profile, &self.client.env).await;
+        Ok((profile, servers))
+    }
+
+    async fn servers(&self) -> Result<ServersReport, OperationError> {
+        let (profile, servers) = self.own_servers().await?;
+        let registration = servers.registration();
+        let own = registration.map(|registration| &registration.id);
+        let users = self.shared.registry.users_of_servers();
+        let upstreams = &self.shared.upstreams;
+        Ok(ServersReport {
+            config: profile.mcp_config.as_ref().map(|config| config.path.display().to_string()),
+            error: match &servers {
+                Servers::Failed(why) => Some(why.to_string()),
+                Servers::Pending | Servers::None | Servers::Ready(_) => None,
+            },
+            warnings: registration.map(|registration| registration.warnings.clone()).unwrap_or_default(),
+            servers: own.map(|own| upstreams.rows(&users, Some(own))).unwrap_or_default(),
+            others: upstreams.rows_without(&users, own),
+        })
+    }
+
+    async fn server_logs(&self, server: &str) -> Result<ServerLogs, OperationError> {
+        let _own = self.own_servers().await?;
+        Ok(self.shared.upstreams.logs(server, &self.shared.registry.users_of_servers())?)
+    }
+
+    async fn restart_server(&self, server: &str) -> Result<String, OperationError> {
+        let _own = self.own_servers().await?;
+        let upstreams = &self.shared.upstreams;
+        upstreams.each(server, |server| upstreams.upstreams().restart(server))?;
+        Ok(format!("{server} is replaced by a fresh one; calls in flight finish at the old one"))
+    }
+
+    async fn stop_server(&self, server: &str) -> Result<String, OperationError> {
+        let _own = self.own_servers().await?;
+        let upstreams = &self.shared.upstreams;
+        upstreams.each(server, |server| upstreams.upstreams().stop(server))?;
+        Ok(format!("{server} ends once its calls are done; it starts again when it is used"))
     }
 }
 

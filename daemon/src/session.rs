@@ -310,10 +310,12 @@ async fn keep_warm(session: Arc<Session>, shared: Arc<Shared>) {
     }
 }
 
-/// Keeps the session's upstream servers as its configuration says.
+/// Keeps the session's upstream servers as its configuration says, and tells the client when its tools are others now.
 async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
     let mut config = shared.config_changes();
     let mut files = shared.upstreams.file_changes();
+    let server = ToolServer::new(session.clone(), shared.clone());
+    let mut tools = server.tools(&Servers::Pending);
     loop {
         config.mark_unchanged();
         files.mark_unchanged();
@@ -322,13 +324,15 @@ async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
             // Told by every call.
             Err(_) => Servers::None,
         };
-        session.servers.send_if_modified(|before| {
-            let changed = *before != servers;
-            if changed {
-                *before = servers;
-            }
-            changed
-        });
+        let tools_before = std::mem::replace(&mut tools, server.tools(&servers));
+        // The last session that turns away from what a file said before ends what only that had.
+        drop(session.servers.send_replace(servers));
+        shared.upstreams.prune();
+        // A client that was not met yet has listed nothing.
+        if let Some(peer) = session.link.peer().filter(|_| tools != tools_before) {
+            // client gone: the session ends
+            let _gone = peer.notify_tool_list_changed().await;
+        }
         let changed = tokio::select! {
             // Cancel-safe: changes that are not seen stay unseen.
             changed = config.changed() => changed,

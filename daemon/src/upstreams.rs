@@ -7,6 +7,8 @@
 pub(crate) mod calls;
 mod learnt;
 pub(crate) mod references;
+pub(crate) mod report;
+mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,7 +20,6 @@ use conductor_catalog::{CheckerCache, ToolEntry};
 use conductor_upstream::config::{Expansion, ServerSet};
 use conductor_upstream::keyring::SystemKeyring;
 use conductor_upstream::{ClientRequests, Manifest, ProfileId, ServerRef, Upstreams, UpstreamsOptions};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use crate::dirs::Dirs;
 use crate::error_chain;
 use crate::profile::{McpConfig, Profile};
 use learnt::Learnt;
+use watched::WatchedFiles;
 
 /// How long the servers of a configuration stay when its last session is gone: an IDE that is started again finds them.
 const LINGER: Duration = Duration::from_secs(10 * 60);
@@ -42,16 +44,31 @@ pub struct UpstreamService {
     checkers: CheckerCache,
     learnt: Learnt,
     home: PathBuf,
-    /// Counts changes of files that configurations were read from.
-    files: watch::Sender<u64>,
-    watcher: Mutex<Option<RecommendedWatcher>>,
+    files: WatchedFiles,
 }
 
 #[derive(Debug)]
 struct Held {
     registration: Arc<Registration>,
+    source: Source,
     /// When somebody last asked for it or was seen to have it.
     needed_at: Instant,
+    /// The file says something else now: it goes with its last user.
+    is_outdated: bool,
+}
+
+/// What a registration was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    path: PathBuf,
+    text: [u8; 32],
+}
+
+/// A configuration that was read.
+struct Loaded {
+    id: ProfileId,
+    source: Source,
+    set: ServerSet,
 }
 
 /// The servers of one configuration, ready to be used.
@@ -105,15 +122,13 @@ impl UpstreamService {
     pub fn new(dirs: &Dirs, clients: Arc<dyn ClientRequests>) -> Self {
         let mut options = UpstreamsOptions::new(dirs.state.join("upstreams"), dirs.home.clone());
         options.client_requests = Some(clients);
-        let files = watch::Sender::new(0);
         Self {
             upstreams: Upstreams::new(options),
             registrations: Mutex::default(),
             checkers: CheckerCache::default(),
             learnt: Learnt::open(dirs.state.join("upstreams/learnt.json")),
             home: dirs.home.clone(),
-            watcher: Mutex::new(watcher(files.clone())),
-            files,
+            files: WatchedFiles::default(),
         }
     }
 
@@ -123,7 +138,7 @@ impl UpstreamService {
 
     /// Changes whenever a configuration file does.
     pub fn file_changes(&self) -> watch::Receiver<u64> {
-        self.files.subscribe()
+        self.files.changes()
     }
 
     /// Reads the profile's configuration of servers and makes them usable. `env` is the client's.
@@ -132,28 +147,44 @@ impl UpstreamService {
     /// Safe; what was registered is swept later.
     pub async fn load(&self, profile: &Profile, env: &BTreeMap<String, String>) -> Servers {
         let Some(config) = &profile.mcp_config else { return Servers::None };
-        self.watch(&config.path);
-        let set = match self.read(profile, config, env).await {
-            Ok(Some(set)) => set,
-            Ok(None) => return Servers::None,
+        self.files.watch(&config.path);
+        let Loaded { id, source, set } = match self.read(profile, config, env).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => {
+                self.outdate(&config.path, None);
+                return Servers::None;
+            }
+            // Its servers stay a while: who writes a file by hand makes a mistake and corrects it.
             Err(error) => return Servers::Failed(error_chain(&error).into()),
         };
-        let (id, set) = set;
-        let registration = Arc::new(Registration {
-            id: id.clone(),
-            names: set.iter().map(|(name, _)| name.to_owned()).collect(),
-            warnings: set.warnings.clone(),
-        });
-        if registration.names.is_empty() {
+        self.outdate(&config.path, Some(&source));
+        let names: Vec<String> = set.iter().map(|(name, _)| name.to_owned()).collect();
+        if names.is_empty() {
             return Servers::None;
         }
-        if let Some(held) = self.registrations().get_mut(&id) {
-            held.needed_at = Instant::now();
-            return Servers::Ready(held.registration.clone());
-        }
+        let known = self.registrations().get(&id).map(|held| held.registration.clone());
+        // Held from here on, so it is not swept meanwhile.
+        let registration = known.unwrap_or_else(|| {
+            Arc::new(Registration { id: id.clone(), names, warnings: set.warnings.clone() })
+        });
+        // A known one too: secrets in files and keyrings change without the configuration.
         self.upstreams.set(&id, set).await;
-        let held = Held { registration: registration.clone(), needed_at: Instant::now() };
-        Servers::Ready(self.registrations().entry(id).or_insert(held).registration.clone())
+        let mut registrations = self.registrations();
+        let held = registrations.entry(id).or_insert_with(|| Held {
+            registration,
+            source,
+            needed_at: Instant::now(),
+            is_outdated: false,
+        });
+        (held.needed_at, held.is_outdated) = (Instant::now(), false);
+        Servers::Ready(held.registration.clone())
+    }
+
+    /// What was read from a file that says something else now is kept for its users alone.
+    fn outdate(&self, path: &Path, current: Option<&Source>) {
+        for held in self.registrations().values_mut().filter(|held| held.source.path == path) {
+            held.is_outdated = current != Some(&held.source);
+        }
     }
 
     /// `None` when there is no file and nobody asked for one.
@@ -162,7 +193,7 @@ impl UpstreamService {
         profile: &Profile,
         config: &McpConfig,
         env: &BTreeMap<String, String>,
-    ) -> Result<Option<(ProfileId, ServerSet)>, LoadError> {
+    ) -> Result<Option<Loaded>, LoadError> {
         let text = match read_trusted(&config.path) {
             Ok(text) => text,
             Err(crate::config::ConfigError::Read { source, .. })
@@ -177,7 +208,7 @@ impl UpstreamService {
         }
         let (env, home, workspace) = (env.clone(), self.home.clone(), profile.workspace.clone());
         let id = identity(&config.path, &text, &env, &workspace);
-        let path = config.path.clone();
+        let source = Source { path: config.path.clone(), text: Sha256::digest(&text).into() };
         // A keyring may ask its user, and files are read.
         let parsed = tokio::task::spawn_blocking(move || {
             let expansion = Expansion {
@@ -191,7 +222,10 @@ impl UpstreamService {
             Ok::<_, String>(set)
         });
         let parsed = parsed.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
-        parsed.map(|set| Some((id, set))).map_err(|why| LoadError::Parse { path, why })
+        match parsed {
+            Ok(set) => Ok(Some(Loaded { id, source, set })),
+            Err(why) => Err(LoadError::Parse { path: source.path, why }),
+        }
     }
 
     /// The tools of a server as far as they are known, with the types of their answers.
@@ -215,18 +249,24 @@ impl UpstreamService {
         loop {
             ticks.tick().await;
             self.learnt.save();
-            let now = Instant::now();
-            self.registrations().retain(|id, held| {
-                if Arc::strong_count(&held.registration) > 1 {
-                    held.needed_at = now;
-                }
-                let is_needed = now.duration_since(held.needed_at) < LINGER;
-                if !is_needed {
-                    self.upstreams.remove(id);
-                }
-                is_needed
-            });
+            self.prune();
         }
+    }
+
+    /// Removes configurations that are outdated and unused, or unused for long, and ends what only they had.
+    pub fn prune(&self) {
+        let now = Instant::now();
+        self.registrations().retain(|id, held| {
+            let is_used = Arc::strong_count(&held.registration) > 1;
+            if is_used {
+                held.needed_at = now;
+            }
+            let lingers = !held.is_outdated && now.duration_since(held.needed_at) < LINGER;
+            if !is_used && !lingers {
+                self.upstreams.remove(id);
+            }
+            is_used || lingers
+        });
     }
 
     /// Ends all servers: calls may finish until `deadline`.
@@ -235,30 +275,9 @@ impl UpstreamService {
         self.upstreams.shutdown(deadline.into()).await;
     }
 
-    /// The directory, since editors replace files; one that cannot be watched is read at the next reload.
-    fn watch(&self, path: &Path) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(watcher), Some(directory)) = (watcher.as_mut(), path.parent())
-            && let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive)
-        {
-            tracing::debug!(directory = %directory.display(), %error, "changes are not noticed");
-        }
-    }
-
     fn registrations(&self) -> MutexGuard<'_, HashMap<ProfileId, Held>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn watcher(files: watch::Sender<u64>) -> Option<RecommendedWatcher> {
-    let changed = move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            files.send_modify(|count| *count += 1);
-        }
-    };
-    notify::recommended_watcher(changed)
-        .inspect_err(|error| tracing::warn!(%error, "changes of MCP configurations are not noticed; `conductorctl reload` reads them"))
-        .ok()
 }
 
 /// Equal for sessions that get the same servers.

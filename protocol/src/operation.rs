@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::UpstreamStatus;
+
 /// One operation. A daemon that does not know it answers with `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "kebab-case")]
@@ -21,6 +23,14 @@ pub enum Operation {
     PackagesVerify,
     /// Removes layers that nobody uses. Answered with `Done`.
     PackagesPrune,
+    /// Which upstream servers there are. Answered with `Json` of [`ServersReport`].
+    ServersList,
+    /// The last lines of all servers of a name. Answered with `Json` of [`ServerLogs`].
+    ServersLogs { server: String },
+    /// Replaces all servers of a name by fresh ones; calls in flight finish. Answered with `Done`.
+    ServersRestart { server: String },
+    /// Ends all servers of a name once their calls are done; they start again when they are used. Answered with `Done`.
+    ServersStop { server: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -139,6 +149,50 @@ pub struct LayerFaults {
 pub struct LayerFault {
     pub layer: String,
     pub what: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServersReport {
+    /// The file that configures the servers of the caller's profile, whether it is there or not; absent when the profile has
+    /// none.
+    pub config: Option<String>,
+    /// Why that file cannot be used.
+    pub error: Option<String>,
+    /// What looks like a mistake in it.
+    pub warnings: Vec<String>,
+    /// The servers of the caller's profile.
+    pub servers: Vec<UpstreamStatus>,
+    /// Servers that only other configurations have.
+    pub others: Vec<UpstreamStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerLogs {
+    /// More than one when configurations differ in what they mean by the name.
+    pub servers: Vec<ServerLog>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerLog {
+    pub name: String,
+    pub target: Option<String>,
+    /// Sessions that have it in their configuration.
+    pub sessions: Vec<u64>,
+    /// Oldest first; bounded.
+    pub lines: Vec<ServerLogLine>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerLogLine {
+    /// In RFC 3339.
+    pub at: String,
+    /// `stderr`, `stdout`, `message`, `conductor`.
+    pub source: String,
+    pub text: String,
 }
 
 #[cfg(test)]

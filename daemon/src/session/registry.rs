@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 use super::Session;
+use crate::upstreams::report::Users;
 
 /// All sessions; a cheap handle. Never hands out references into the map, so no lock is held over an await.
 #[derive(Clone, Debug)]
@@ -73,6 +74,17 @@ impl Registry {
         let mut sessions: Vec<_> = self.sessions.iter().map(|entry| entry.value().clone()).collect();
         sessions.sort_unstable_by_key(|session| session.id);
         sessions
+    }
+
+    /// Which sessions have which registration of upstream servers.
+    pub(crate) fn users_of_servers(&self) -> Users {
+        let mut users = Users::new();
+        for session in self.all() {
+            if let Some(registration) = session.known_servers().registration() {
+                users.entry(registration.id.clone()).or_default().push(session.id);
+            }
+        }
+        users
     }
 
     pub fn status(&self, now: Instant) -> Vec<SessionStatus> {

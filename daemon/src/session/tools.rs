@@ -55,7 +55,7 @@ impl ToolServer {
     }
 
     /// All tools, sorted by name, so that clients which cache them see the same list each time.
-    fn tools(&self, servers: &Servers) -> Vec<Tool> {
+    pub(super) fn tools(&self, servers: &Servers) -> Vec<Tool> {
         let mut tools = discovery::tools(servers);
         tools.push(self.run_deno_code(servers));
         tools.sort_by(|a, b| a.name.cmp(&b.name));
@@ -134,7 +134,13 @@ fn tool_answer(answer: Answer, context: &RequestContext<RoleServer>) -> CallTool
 
 impl ServerHandler for ToolServer {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().enable_logging().build())
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_resources()
+            .enable_logging()
+            .build();
+        ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("conductor", BUILD).with_title("Conductor"))
             .with_instructions(
                 "Runs TypeScript in fresh, isolated Deno processes. Use run_deno_code to compute, to transform data and \

@@ -22,7 +22,7 @@ pub enum CallError {
     Denied { server: String, tool: String, rule: &'static str },
     #[error("the server {server} did not start: {reason}{}", last_lines(stderr))]
     Start { server: String, reason: String, stderr: Vec<String> },
-    #[error("the server {server} failed {failures} times and is tried again in {}\nhint: conductorctl restart {server}\nlast failure: {reason}", humantime::format_duration(*retry_in))]
+    #[error("the server {server} failed {failures} times and is tried again in {}\nhint: conductorctl servers restart {server}\nlast failure: {reason}", humantime::format_duration(*retry_in))]
     Unavailable { server: String, failures: u32, retry_in: Duration, reason: String },
     #[error("the server {server} wants authorisation\nhint: conductorctl auth login {server}")]
     Auth { server: String },

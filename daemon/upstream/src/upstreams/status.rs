@@ -33,6 +33,9 @@ pub struct ServerStatus {
     /// Where the command was found.
     pub command: Option<Found>,
     pub scope: Option<Scope>,
+    /// Equal for entries that share their connections, whatever they are called.
+    #[serde(skip)]
+    pub connection: Option<String>,
     pub protocol_version: Option<String>,
     pub n_tools: Option<usize>,
     pub n_prompts: Option<usize>,
@@ -137,6 +140,7 @@ impl ServerStatus {
             target: None,
             command: None,
             scope: None,
+            connection: None,
             protocol_version: None,
             n_tools: None,
             n_prompts: None,
@@ -162,6 +166,7 @@ impl ServerStatus {
         });
         self.target = Some(config.shown().to_owned());
         self.scope = Some(config.scope);
+        self.connection = Some(format!("{} {:?} {:?}", entry.identity, config.life, config.scope));
         match &entry.found {
             Some(Ok(found)) => self.command = Some(found.clone()),
             Some(Err(why)) => self.reason = Some(why.clone()),
