@@ -5,6 +5,7 @@
 //! Session    one shim, driven with blocking reads and writes, so that the client adds nothing to what is measured
 //! Cold       the same code with the same flags in a fresh `deno run`: what there is without conductor
 //! latency    calls with pauses, back to back, in bursts, with output, of a new profile; a shim's first answers
+//! upstream   calls that code makes of an MCP server, against those of a client of its own
 //! cost       CPU time and calls per second at saturation; memory and size
 //! Report     the results, beside the budgets they are held against
 //! ```
@@ -18,6 +19,7 @@ mod cost;
 mod latency;
 mod report;
 mod session;
+mod upstream;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -73,6 +75,8 @@ pub fn main_impl() -> ExitCode {
     latency::new_profiles(&bed, options.samples(20), &mut report);
     announce("first answers of a shim");
     latency::first_answers(&bed, options.samples(50), &mut report);
+    announce("calls of an upstream server");
+    upstream::calls(&bed, options.samples(50), &mut report);
     announce("saturation");
     cost::saturation(&bed, options.samples(10), &mut report);
     cost::after(&bed, &mut report);

@@ -70,6 +70,11 @@ impl Bed {
         Session::open(self.shim_command().env("MCP_CONDUCTOR_RUN_ARGS", grant)).0
     }
 
+    /// A session that has the upstream servers of this file.
+    pub(super) fn session_with_servers(&self, config: &Path) -> Session {
+        Session::open(self.shim_command().env("MCP_CONDUCTOR_MCP_CONFIG", config)).0
+    }
+
     /// Waits until nothing runs or boots and a profile has all its idle workers.
     pub(super) fn wait_until_quiet(&self) {
         wait_for("the pool is quiet", DEADLINE, || {

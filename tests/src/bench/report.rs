@@ -38,6 +38,7 @@ pub(super) enum Unit {
     Milliseconds,
     Mebibytes,
     PerSecond,
+    Count,
 }
 
 impl Timing {
@@ -147,6 +148,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
             Self::PerSecond => "1/s",
+            Self::Count => "count",
         }
     }
 
@@ -157,6 +159,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.2} ms"),
             Self::Mebibytes => format!("{value:.2} MiB"),
             Self::PerSecond => format!("{value:.1} /s"),
+            Self::Count => format!("{value:.0}"),
         }
     }
 }

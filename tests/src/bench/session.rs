@@ -1,4 +1,4 @@
-//! One shim with a session open, driven by the calling thread alone: no other thread's wake-up is in what is measured.
+//! One shim, or any other MCP server, with a session open, driven by the calling thread alone: no other thread's wake-up is in what is measured.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// A running shim; killed when it is dropped.
+/// A running shim, or another server; killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Session {
     child: Child,
@@ -16,11 +16,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Starts the shim and opens the session; gives the time until the shim's first answer, too.
+    /// Starts the program and opens the session; gives the time until its first answer, too.
     pub(super) fn open(command: &mut Command) -> (Self, Duration) {
         let started = Instant::now();
         let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the shim starts");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server starts");
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut session = Self { child, stdin, stdout, next_id: 1 };
@@ -43,6 +43,30 @@ impl Session {
         let started = Instant::now();
         let id = self.start(code);
         self.finish(id);
+        started.elapsed()
+    }
+
+    /// The value of a call.
+    pub(super) fn value(&mut self, code: &str) -> Value {
+        let id = self.start(code);
+        let mut answer = self.read();
+        assert_eq!(answer["id"], id, "no other call is under way");
+        let structured = &mut answer["result"]["structuredContent"];
+        assert_eq!(structured["status"], "success", "a call failed: {structured}");
+        structured["returnValue"].take()
+    }
+
+    /// The time until this many calls of the tool `echo`, made at once, are answered.
+    pub(super) fn echo(&mut self, at_once: usize) -> Duration {
+        let started = Instant::now();
+        let params = json!({ "name": "echo", "arguments": { "message": "hello" } });
+        for _ in 0..at_once {
+            self.request("tools/call", &params);
+        }
+        for _ in 0..at_once {
+            let answer = self.read();
+            assert!(answer["result"]["content"].is_array(), "a call failed: {answer}");
+        }
         started.elapsed()
     }
 
@@ -73,7 +97,7 @@ impl Session {
     fn send(&mut self, message: &Value) {
         let mut line = message.to_string();
         line.push('\n');
-        self.stdin.write_all(line.as_bytes()).expect("the shim reads");
+        self.stdin.write_all(line.as_bytes()).expect("the server reads");
     }
 
     fn answer(&mut self, id: u64) -> Value {
@@ -82,9 +106,19 @@ impl Session {
         message
     }
 
+    /// The next answer; servers may announce things before it.
     fn read(&mut self) -> Value {
+        loop {
+            let message = self.read_line();
+            if message.get("method").is_none() {
+                return message;
+            }
+        }
+    }
+
+    fn read_line(&mut self) -> Value {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("the shim writes text");
+        self.stdout.read_line(&mut line).expect("the server writes text");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON: {error}: {line:?}"))
     }
 }
