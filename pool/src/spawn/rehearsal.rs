@@ -5,9 +5,14 @@
 //!
 //! First the caches are filled, by as many workers at once as there are cores; then each import is measured, by half as
 //! many: V8 compiles and collects on threads of its own, which then have a core as well, as in an idle daemon.
+//!
+//! In the end a worker is killed with the caches in use. They are SQLite databases with a write-ahead log, and in a directory
+//! that is read-only SQLite opens one of those only beside its `-wal` and `-shm`, which the last process to close it
+//! removes. A process that is killed closes nothing.
 
 use std::fs;
 use std::future::Future;
+use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -25,10 +30,13 @@ use super::{DenoSpawn, Files, Inner};
 use crate::job::Settled;
 use crate::source::{SpawnError, Worker as _};
 use crate::spec::{Packages, WorkerSpec};
-use crate::worker::Rehearsed;
+use crate::worker::{DenoWorker, Rehearsed};
 
 /// Between two looks at the memory of a worker at work. It lives for some milliseconds after its import.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How long the worker that is killed may import, by what was measured: it opens all caches with the first packages.
+const OPENING: Duration = Duration::from_secs(1);
 
 /// How one package's import went in a worker of its own, with Deno's caches filled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +54,16 @@ pub struct Rehearsal {
 }
 
 impl DenoSpawn {
+    /// What a rehearsal of this source is good for: its workers compile the harness at every boot in a `DENO_DIR` that was
+    /// filled with another one, which costs them half as much again.
+    ///
+    /// # Errors
+    /// The cache directory cannot be made or written.
+    pub fn warms_for(&self) -> io::Result<String> {
+        let directories = Directories::install(&self.inner.config.cache_dir)?;
+        Ok(directories.harness().to_string_lossy().into_owned())
+    }
+
     /// Imports `specifiers`, spelled as in the lock, each in two fresh workers: the first fills the caches, the second is
     /// measured. `packages.deno_dir` must be writable; nothing is fetched. What is not begun within `limit` is left out of
     /// the answer: it can be imported all the same.
@@ -65,7 +83,12 @@ impl DenoSpawn {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let start = Instant::now();
         self.inner.import_all(deno, packages, specifiers, cores, start + limit / 2).await?;
-        self.inner.import_all(deno, packages, specifiers, (cores / 2).max(1), start + limit).await
+        let at_once = (cores / 2).max(1);
+        let measured = self.inner.import_all(deno, packages, specifiers, at_once, start + limit).await?;
+        if !measured.is_empty() {
+            self.inner.leave_open(deno, packages, &measured).await?;
+        }
+        Ok(measured)
     }
 }
 
@@ -90,18 +113,47 @@ impl Inner {
         Ok(try_join_all(imports).await?.into_iter().flatten().collect())
     }
 
+    /// Kills a worker that uses the caches; see the module.
+    async fn leave_open(
+        &self,
+        deno: &Path,
+        packages: &Packages,
+        measured: &[Rehearsal],
+    ) -> Result<(), SpawnError> {
+        let mut quick: Vec<&Rehearsal> = measured.iter().filter(|it| it.preloadable).collect();
+        quick.sort_by(|a, b| a.import_ms.total_cmp(&b.import_ms));
+        let mut left = OPENING.as_secs_f64() * 1e3;
+        let quick = quick.into_iter().take_while(|it| {
+            left -= it.import_ms;
+            left >= 0.0
+        });
+        let preload = quick.map(|it| it.specifier.clone()).collect();
+        Box::new(self.boot_writable(deno, packages, preload).await?).retire().await;
+        Ok(())
+    }
+
+    /// A worker without grants that may write the packages' `DENO_DIR`.
+    async fn boot_writable(
+        &self,
+        deno: &Path,
+        packages: &Packages,
+        preload: Vec<String>,
+    ) -> Result<DenoWorker, SpawnError> {
+        let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
+        let spec = WorkerSpec {
+            packages: Some(Packages { preload, ..packages.clone() }),
+            ..plain_spec(deno, directories.empty())
+        };
+        self.start(&spec, &directories, &packages.deno_dir, Files::Writable).await
+    }
+
     async fn import(
         &self,
         deno: &Path,
         packages: &Packages,
         specifier: &str,
     ) -> Result<Rehearsal, SpawnError> {
-        let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
-        let spec = WorkerSpec {
-            packages: Some(Packages { preload: Vec::new(), ..packages.clone() }),
-            ..plain_spec(deno, directories.empty())
-        };
-        let worker = self.start(&spec, &directories, &packages.deno_dir, Files::Writable).await?;
+        let worker = self.boot_writable(deno, packages, Vec::new()).await?;
         let pid = worker.identity().pid;
         let before = own_memory(pid).unwrap_or_default();
         // A package that never lets the process end is no failure of the layer: it cannot be preloaded, that is all.
