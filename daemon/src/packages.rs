@@ -36,6 +36,9 @@ const AT_HAND: usize = 16;
 /// that a long list on a slow machine has a layer all the same.
 const WARM_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the layer was warmed for, beside the layer.
+const WARMED_FOR: &str = "warmed-for";
+
 /// What was measured of a layer's packages, beside the layer.
 const COSTS: &str = "costs.json";
 
@@ -43,6 +46,8 @@ const COSTS: &str = "costs.json";
 #[derive(Debug)]
 pub struct PackageService {
     layers: Layers,
+    /// As [`DenoSpawn::warms_for`].
+    warms_for: String,
     /// Most recently used last.
     at_hand: Mutex<Vec<(LayerRequest, Arc<Provided>)>>,
     builds: Mutex<Vec<Building>>,
@@ -78,10 +83,12 @@ impl PackageService {
     /// The directory cannot be made or written.
     pub fn open(dirs: &Dirs, source: DenoSpawn) -> io::Result<(Self, LayersTask)> {
         let mut config = LayersConfig::new(dirs.cache.join("layers"), FetchEnvironment::from_env());
-        config.warm = Some(warm(source));
+        let warms_for = source.warms_for()?;
+        config.warm = Some(warm(source, warms_for.clone()));
         let (layers, task) = Layers::open(config)?;
         let service = Self {
             layers,
+            warms_for,
             at_hand: Mutex::default(),
             builds: Mutex::default(),
             next_build: AtomicU64::new(0),
@@ -289,6 +296,11 @@ impl Provided {
         Self { layer, costs }
     }
 
+    /// True when Deno's caches in it serve the workers that [`DenoSpawn::warms_for`] this.
+    fn is_warm_for(&self, warms_for: &str) -> bool {
+        std::fs::read_to_string(self.layer.path().join(WARMED_FOR)).is_ok_and(|is| is == warms_for)
+    }
+
     /// True when it has the package, or can tell why not.
     fn knows(&self, asked: &Asked) -> bool {
         let (key, listed) = (asked.package().key(), asked.package().to_string());
@@ -332,9 +344,9 @@ fn worker_packages(layer: &Layer) -> Packages {
 }
 
 /// Imports every package once in a worker without grants: fills Deno's caches and measures what an import costs.
-fn warm(source: DenoSpawn) -> Warm {
+fn warm(source: DenoSpawn, warms_for: String) -> Warm {
     Arc::new(move |staged: StagedLayer| {
-        let source = source.clone();
+        let (source, warms_for) = (source.clone(), warms_for.clone());
         Box::pin(async move {
             let packages = Packages {
                 deno_dir: staged.deno_dir,
@@ -351,7 +363,9 @@ fn warm(source: DenoSpawn) -> Warm {
             remove_links(&packages.deno_dir)
                 .map_err(|error| format!("cannot clean up after Deno: {error}"))?;
             let directory = packages.lock.parent().unwrap_or(Path::new("/"));
-            write_costs(directory, &costs).map_err(|error| format!("cannot write {COSTS}: {error}"))
+            std::fs::write(directory.join(WARMED_FOR), warms_for)
+                .and_then(|()| write_costs(directory, &costs))
+                .map_err(|error| format!("cannot write what warming has shown: {error}"))
         })
     })
 }

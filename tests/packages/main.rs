@@ -11,6 +11,7 @@ mod cases;
 mod commands;
 mod document;
 mod registries;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;

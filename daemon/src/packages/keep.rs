@@ -3,6 +3,9 @@
 //! What cannot be had of a list is left out of its layer and tried again from time to time. A registry that does not even
 //! answer is worse: Deno waits for it, and what the other registry has waits with it. Then a layer of the other's packages
 //! stands in for the whole one.
+//!
+//! A layer of another build of this program has that build's compiled harness in its caches, and never changes. Until a
+//! layer of the same lock is built again it serves, with boots that take longer; versions stay as they are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ impl PackageService {
         let Some(request) = list_request(profile, deno) else { return };
         if let Ok(Some(provided)) = self.look(profile, deno).await
             && provided.layer.missing().is_empty()
+            && provided.is_warm_for(&self.warms_for)
         {
             return;
         }
@@ -79,7 +83,8 @@ impl PackageService {
         let error = match whole {
             Ok(layer) => {
                 let lack = lack(layer.missing());
-                self.keep_new(request, layer);
+                let warm = self.warm_again(request, &layer).await;
+                self.keep_new(request, warm.unwrap_or(layer));
                 return Ok(lack);
             }
             Err(error) => error,
@@ -94,6 +99,25 @@ impl PackageService {
             }
         }
         Err(error)
+    }
+
+    /// The same packages in the same versions, warmed for the workers of this build; `None` when the layer is that already, or
+    /// the packages cannot be fetched again.
+    async fn warm_again(&self, request: &LayerRequest, layer: &Arc<Layer>) -> Option<Arc<Layer>> {
+        if Provided::of(layer.clone()).is_warm_for(&self.warms_for) {
+            return None;
+        }
+        let mut again = LayerRequest { pinned_lock: Some(layer.lock()), ..request.clone() };
+        // Part of what names a layer: caches are made by a Deno and for a harness.
+        again.deno.version = format!("{} for {}", again.deno.version, self.warms_for);
+        again.packages.retain(|package| layer.missing().iter().all(|it| it.package != package.to_string()));
+        match self.built(&again, false).await {
+            Ok(layer) => Some(layer),
+            Err(error) => {
+                tracing::info!(error = error_chain(&error), "a layer of an older build stays in use");
+                None
+            }
+        }
     }
 
     /// The layer of a request, from the disk or a registry that talks.

@@ -2,7 +2,9 @@
 //! as far as their imports fit the budgets.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conductor_packages::{Asked, Usage};
@@ -23,6 +25,8 @@ const LEAST_USES: f64 = 1.5;
 /// Counts of use, and what follows from them.
 #[derive(Debug)]
 pub(super) struct Preloads {
+    /// Made when there is something to keep.
+    state: PathBuf,
     usage: Usage,
     /// By profile and layer: a choice stays until a use changes it, so that workers stay interchangeable.
     chosen: HashMap<(String, String), Vec<String>>,
@@ -31,7 +35,8 @@ pub(super) struct Preloads {
 impl Preloads {
     /// Reads the counts of earlier daemons.
     pub(super) fn open(state: &Path) -> Self {
-        Self { usage: Usage::open(state.join("package-usage.json")), chosen: HashMap::new() }
+        let usage = Usage::open(state.join("package-usage.json"));
+        Self { state: state.to_owned(), usage, chosen: HashMap::new() }
     }
 
     /// What workers of this profile and layer import, in the order of the specifiers.
@@ -60,7 +65,8 @@ impl Preloads {
 
     /// Writes the counts for the next daemon.
     pub(super) fn save(&mut self) {
-        if let Err(error) = self.usage.save() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.state);
+        if let Err(error) = made.and_then(|()| self.usage.save()) {
             tracing::warn!(%error, "the counts of imported packages cannot be kept");
         }
     }
