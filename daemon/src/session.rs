@@ -29,6 +29,7 @@ use crate::upstreams::Servers;
 use accepted::Accepted;
 use admission::{Admission, Refused};
 use handshake::Client;
+use lists::Lists;
 use raw::RawService;
 use registry::Entry;
 use requests::{Link, Logs};
@@ -39,8 +40,10 @@ use transport::{FrameTransport, OUTGOING_FRAMES};
 mod accepted;
 mod admission;
 mod discovery;
+mod expose;
 mod follow;
 pub(crate) mod handshake;
+mod lists;
 mod raw;
 pub mod registry;
 pub(crate) mod requests;
@@ -85,6 +88,7 @@ pub struct Session {
     running: Mutex<BTreeMap<String, Running>>,
     admission: Mutex<Admission>,
     link: Link,
+    lists: Lists,
     suspended: Suspended,
     /// The upstream servers of its configuration.
     servers: watch::Sender<Servers>,
@@ -165,6 +169,7 @@ impl Connection {
         let mut background = JoinSet::new();
         background.spawn(keep_warm(self.session.clone(), self.shared.clone()));
         background.spawn(keep_servers(self.session.clone(), self.shared.clone()));
+        background.spawn(lists::keep(self.session.clone(), self.shared.clone()));
         background.spawn(requests::tell_logs(self.session.clone(), logs));
         let stop = CancellationToken::new();
         let server = RawService(ToolServer::new(self.session.clone(), self.shared.clone()));
@@ -310,12 +315,10 @@ async fn keep_warm(session: Arc<Session>, shared: Arc<Shared>) {
     }
 }
 
-/// Keeps the session's upstream servers as its configuration says, and tells the client when its tools are others now.
+/// Keeps the session's upstream servers as its configuration says.
 async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
     let mut config = shared.config_changes();
     let mut files = shared.upstreams.file_changes();
-    let server = ToolServer::new(session.clone(), shared.clone());
-    let mut tools = server.tools(&Servers::Pending);
     loop {
         config.mark_unchanged();
         files.mark_unchanged();
@@ -324,15 +327,7 @@ async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
             // Told by every call.
             Err(_) => Servers::None,
         };
-        let tools_before = std::mem::replace(&mut tools, server.tools(&servers));
-        // The last session that turns away from what a file said before ends what only that had.
         drop(session.servers.send_replace(servers));
-        shared.upstreams.prune();
-        // A client that was not met yet has listed nothing.
-        if let Some(peer) = session.link.peer().filter(|_| tools != tools_before) {
-            // client gone: the session ends
-            let _gone = peer.notify_tool_list_changed().await;
-        }
         let changed = tokio::select! {
             // Cancel-safe: changes that are not seen stay unseen.
             changed = config.changed() => changed,
@@ -400,6 +395,7 @@ impl Session {
             running: Mutex::default(),
             admission: Mutex::new(Admission::new(Instant::now())),
             link,
+            lists: Lists::default(),
             suspended: Suspended::default(),
             servers: watch::Sender::default(),
             profile: Mutex::new(None),

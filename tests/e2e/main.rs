@@ -6,6 +6,7 @@
 mod cache;
 mod cancellation;
 mod diagnosis;
+mod expose;
 mod faults;
 mod input;
 mod lifecycle;

@@ -19,7 +19,7 @@ use rmcp::transport::TokioChildProcess;
 use rmcp::{ClientHandler, RoleClient};
 use serde_json::{Value, json};
 
-use crate::servers::{Bed, everything, mirror};
+use crate::servers::{Bed, everything, mirror, newer, session_that_offers};
 
 /// A client whose user says yes.
 #[derive(Clone, Debug, Default)]
@@ -256,25 +256,6 @@ fn asking(method: &str) -> String {
     format!(
         "await mcp.mirror.ask({{ method: '{method}', params: {{ message: 'Who?', requestedSchema: {{ type: 'object', properties: {{}} }} }} }})"
     )
-}
-
-fn session_that_offers(bed: &Bed, capabilities: Value) -> Shim {
-    let shim = Shim::spawn(&bed.home);
-    let client = json!({ "name": "conductor-tests", "version": "1" });
-    let params =
-        json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": client });
-    shim.ask("initialize", params);
-    shim.notify("notifications/initialized", json!({}));
-    shim
-}
-
-/// What each request of the newer revision carries.
-fn newer() -> Value {
-    json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "conductor-tests", "version": "1" },
-        "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
-    })
 }
 
 fn code_call(code: &str) -> CallToolRequestParams {

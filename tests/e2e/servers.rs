@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use conductor_deno::testing::packages;
-use conductor_tests::{Daemon, Home, binaries};
+use conductor_tests::{Daemon, Home, Shim, binaries};
 use serde_json::{Value, json};
 
 /// A daemon, and servers that its sessions have.
@@ -61,6 +61,26 @@ pub(crate) fn everything(more: Value) -> Option<Value> {
     let path = std::env::var("PATH").expect("a PATH");
     let command = bin.as_ref()?.join("mcp-server-everything");
     Some(with(json!({ "command": command, "args": ["stdio"], "env": { "PATH": path } }), more))
+}
+
+/// A session of the older revisions whose client has these capabilities.
+pub(crate) fn session_that_offers(bed: &Bed, capabilities: Value) -> Shim {
+    let shim = Shim::spawn(&bed.home);
+    let client = json!({ "name": "conductor-tests", "version": "1" });
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": client });
+    shim.ask("initialize", params);
+    shim.notify("notifications/initialized", json!({}));
+    shim
+}
+
+/// What each request of the newer revision carries.
+pub(crate) fn newer() -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "conductor-tests", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
+    })
 }
 
 fn with(mut entry: Value, more: Value) -> Value {

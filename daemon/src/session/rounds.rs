@@ -16,7 +16,8 @@ use conductor_upstream::Ask;
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResult, InputResponses, JsonObject, ProgressNotificationParam,
+    CallToolRequestParams, CallToolResult, GetPromptRequestParams, InputResponses, JsonObject,
+    ProgressNotificationParam, ReadResourceRequestParams,
 };
 use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
@@ -64,7 +65,6 @@ pub(super) enum Events {
     None,
     Run(mpsc::Receiver<CallEvent>),
     /// `params` of an upstream's progress notifications.
-    #[expect(dead_code, reason = "for calls of exposed tools")]
     Progress(mpsc::Receiver<Value>),
 }
 
@@ -113,6 +113,21 @@ impl Asked {
             name: request.name.to_string(),
             arguments: request.arguments.clone(),
         };
+        let (state, responses) = (request.request_state.clone(), request.input_responses.clone());
+        (asked, Retry { state, responses })
+    }
+
+    /// The same of a prompt.
+    pub(super) fn prompt(request: &GetPromptRequestParams) -> (Self, Retry) {
+        let asked =
+            Self { method: "prompts/get", name: request.name.clone(), arguments: request.arguments.clone() };
+        let (state, responses) = (request.request_state.clone(), request.input_responses.clone());
+        (asked, Retry { state, responses })
+    }
+
+    /// The same of a resource.
+    pub(super) fn resource(request: &ReadResourceRequestParams) -> (Self, Retry) {
+        let asked = Self { method: "resources/read", name: request.uri.clone(), arguments: None };
         let (state, responses) = (request.request_state.clone(), request.input_responses.clone());
         (asked, Retry { state, responses })
     }

@@ -14,19 +14,23 @@ use rmcp::RoleServer;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult, ErrorCode,
-    Implementation, InitializeRequestParams, InitializeResult, ListResourceTemplatesResult, ListToolsResult,
+    GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation, InitializeRequestParams,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
     PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
     ReadResourceResult, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig,
-    SetLevelRequestParams, Tool,
+    SetLevelRequestParams, SubscriptionFilter, Tool,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{RequestContext, SubscriptionContext};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Session;
 use super::discovery::{self, Discovery};
+use super::expose::{self, Catalogue, Named, OWN_TOOLS, Target, page};
 use super::follow::Follower;
+use super::lists::{self, List};
 use super::raw::Raw;
-use super::rounds::{Answer, Asked, Call, Events};
+use super::rounds::{Answer, Asked, Call, End, Events, Retry};
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
 use crate::exec::{Caller, schema};
@@ -62,6 +66,78 @@ impl ToolServer {
         tools
     }
 
+    /// A list as the client is to see it now.
+    pub(super) fn list(&self, list: List) -> Value {
+        let servers = self.session.known_servers();
+        let catalogue = self.catalogue(&servers);
+        match list {
+            List::Tools => {
+                let own = self.tools(&servers).into_iter().map(|tool| json!(tool));
+                let exposed = catalogue.tools();
+                let mut tools: Vec<Value> = own.chain(exposed.iter().map(Named::shown)).collect();
+                tools.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+                Value::Array(tools)
+            }
+            List::Prompts => catalogue.prompts().iter().map(Named::shown).collect(),
+            List::Resources => {
+                json!({ "resources": catalogue.resources(), "templates": self.templates(&catalogue) })
+            }
+        }
+    }
+
+    fn templates(&self, catalogue: &Catalogue) -> Vec<Value> {
+        let own = ResourceTemplate::new(format!("{URI_PREFIX}{{id}}"), "result")
+            .with_description("The whole of a value or an output that was too large for an answer");
+        [json!(own)].into_iter().chain(catalogue.templates()).collect()
+    }
+
+    /// The same, once there is something to see, and noted as what the client has.
+    async fn show(&self, list: List) -> Value {
+        self.session.lists.settled(&self.session.servers().await).await;
+        let content = self.list(list);
+        self.session.lists.show(list, &content);
+        content
+    }
+
+    fn catalogue(&self, servers: &Servers) -> Catalogue {
+        let upstreams = self.shared.upstreams.upstreams();
+        servers
+            .registration()
+            .map(|registration| Catalogue::new(upstreams, &registration.id))
+            .unwrap_or_default()
+    }
+
+    /// Looks for what a client names; it may know it from a session before, when nothing is known yet in this one.
+    async fn find(&self, look: impl Fn(&Catalogue) -> Option<Target>) -> Option<Target> {
+        let servers = self.session.servers().await;
+        if let Some(found) = look(&self.catalogue(&servers)) {
+            return Some(found);
+        }
+        self.session.lists.settled(&servers).await;
+        look(&self.catalogue(&servers))
+    }
+
+    /// Follows a call that is suspended, or starts it at `target`.
+    async fn pass_on(
+        &self,
+        (asked, retry): (Asked, Retry),
+        target: Option<Target>,
+        unknown: impl FnOnce() -> ErrorData,
+        context: &RequestContext<RoleServer>,
+    ) -> End {
+        let call = match self.session.suspended.resume(&asked, retry)? {
+            Some(call) => call,
+            None => {
+                match expose::start(&self.session, &self.shared, asked, target.ok_or_else(unknown)?, context)
+                {
+                    Ok(call) => call,
+                    Err(end) => return end,
+                }
+            }
+        };
+        call.follow(&self.session, context).await
+    }
+
     async fn discover(&self, request: CallToolRequestParams) -> Result<CallToolResponse, ErrorData> {
         let servers = self.session.servers().await;
         let known = self.tools(&servers);
@@ -74,6 +150,23 @@ impl ToolServer {
                 Err(ErrorData::invalid_params(message, None))
             }
         }
+    }
+
+    /// Starts what a tool does, or says why not; `None` when it is none of those that take their time.
+    async fn start_tool(
+        &self,
+        asked: Asked,
+        context: &RequestContext<RoleServer>,
+    ) -> Option<Result<Call, End>> {
+        if asked.name == schema::TOOL_NAME {
+            let refused = |refused: ExecutionResult| Ok(Answer::Result(Box::new(refused.into_call_result())));
+            return Some(self.start_run(asked, context).await.map_err(|why| refused(*why)));
+        }
+        if OWN_TOOLS.contains(&asked.name.as_str()) {
+            return None;
+        }
+        let target = self.find(|catalogue| catalogue.tool(&asked.name)).await?;
+        Some(expose::start(&self.session, &self.shared, asked, target, context))
     }
 
     /// Starts to run code, or says why not.
@@ -95,7 +188,7 @@ impl ToolServer {
         let events = if is_followed { Events::Run(receiver) } else { Events::None };
         let questions = self.session.open_call(&id, None, context);
         let cancel = call.cancel.clone();
-        let servers = self.session.servers().await.registration().cloned();
+        let servers = self.session.servers().await;
         let (shared, session) = (self.shared.clone(), self.session.id);
         let (execution, arguments) = (id.clone(), asked.arguments.clone());
         let work = async move {
@@ -112,6 +205,23 @@ impl ToolServer {
         Ok(Call::start(asked, id, work, events, questions, cancel))
     }
 
+    fn own_resource(&self, id: &str, uri: &str) -> Result<ReadResourceResult, ErrorData> {
+        let profile = self.session.profile(&self.shared).ok();
+        let owner = profile.map(|profile| profile.owner(&self.shared.dirs)).unwrap_or_default();
+        match self.shared.store.get(id, Some(&owner), Instant::now()) {
+            Some(stored) => {
+                let contents = ResourceContents::text(&*stored.text, uri).with_mime_type(stored.media_type);
+                Ok(ReadResourceResult::new(vec![contents]))
+            }
+            None => {
+                let message = format!(
+                    "there is no resource {uri}; results are kept for an hour, as long as there is room"
+                );
+                Err(ErrorData::resource_not_found(message, None))
+            }
+        }
+    }
+
     /// Learns how the client can be reached.
     pub(super) fn met(&self, context: &RequestContext<RoleServer>) {
         self.session.link.met(&context.peer);
@@ -121,26 +231,33 @@ impl ToolServer {
     }
 }
 
-/// The answer to a tool call; members given as they are go over an empty one.
-fn tool_answer(answer: Answer, context: &RequestContext<RoleServer>) -> CallToolResponse {
-    CallToolResponse::Complete(match answer {
+/// Gives an answer to the request; what a tool's result has beside that is returned.
+fn give(answer: Answer, context: &RequestContext<RoleServer>) -> CallToolResult {
+    match answer {
         Answer::Result(result) => *result,
         Answer::Raw(members) => {
             Raw::give(context, members);
             CallToolResult::success(Vec::new())
         }
-    })
+    }
+}
+
+/// The same for all: servers that expose prompts may be configured at any time.
+fn capabilities() -> ServerCapabilities {
+    ServerCapabilities::builder()
+        .enable_tools()
+        .enable_tool_list_changed()
+        .enable_prompts()
+        .enable_prompts_list_changed()
+        .enable_resources()
+        .enable_resources_list_changed()
+        .enable_logging()
+        .build()
 }
 
 impl ServerHandler for ToolServer {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder()
-            .enable_tools()
-            .enable_tool_list_changed()
-            .enable_resources()
-            .enable_logging()
-            .build();
-        ServerConfig::new(capabilities)
+        ServerConfig::new(capabilities())
             .with_server_info(Implementation::new("conductor", BUILD).with_title("Conductor"))
             .with_instructions(
                 "Runs TypeScript in fresh, isolated Deno processes. Use run_deno_code to compute, to transform data and \
@@ -175,46 +292,81 @@ impl ServerHandler for ToolServer {
     async fn list_tools(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.tools(&self.session.servers().await)))
+        Raw::give(&context, page("tools", self.show(List::Tools).await));
+        Ok(ListToolsResult::default())
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let mut lists = self.show(List::Resources).await;
+        Raw::give(&context, page("resources", lists["resources"].take()));
+        Ok(ListResourcesResult::default())
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Raw::give(&context, page("prompts", self.show(List::Prompts).await));
+        Ok(ListPromptsResult::default())
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let target = self.find(|catalogue| catalogue.prompt(&request.name)).await;
+        let unknown = || ErrorData::invalid_params(format!("there is no prompt `{}`", request.name), None);
+        let answer = self.pass_on(Asked::prompt(&request), target, unknown, &context).await?;
+        give(answer, &context);
+        Ok(GetPromptResult::new(Vec::new()).into())
     }
 
     async fn list_resource_templates(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let template = ResourceTemplate::new(format!("{URI_PREFIX}{{id}}"), "result")
-            .with_description("The whole of a value or an output that was too large for an answer");
-        Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+        let mut lists = self.show(List::Resources).await;
+        Raw::give(&context, page("resourceTemplates", lists["templates"].take()));
+        Ok(ListResourceTemplatesResult::default())
     }
 
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let uri = request.uri;
-        let profile = self.session.profile(&self.shared).ok();
-        let owner = profile.map(|profile| profile.owner(&self.shared.dirs)).unwrap_or_default();
-        let id = uri.strip_prefix(URI_PREFIX).unwrap_or_default();
-        match self.shared.store.get(id, Some(&owner), Instant::now()) {
-            Some(stored) => {
-                let contents = ResourceContents::text(&*stored.text, uri).with_mime_type(stored.media_type);
-                Ok(ReadResourceResult::new(vec![contents]).into())
-            }
-            None => {
-                let message = format!(
-                    "there is no resource {uri}; results are kept for an hour, as long as there is room"
-                );
-                Err(ErrorData::resource_not_found(message, None))
-            }
+        if let Some(id) = request.uri.strip_prefix(URI_PREFIX) {
+            return self.own_resource(id, &request.uri).map(Into::into);
         }
+        let target = self.find(|catalogue| catalogue.resource(&request.uri)).await;
+        let unknown = || ErrorData::resource_not_found(format!("there is no resource {}", request.uri), None);
+        let answer = self.pass_on(Asked::resource(&request), target, unknown, &context).await?;
+        give(answer, &context);
+        Ok(ReadResourceResult::new(Vec::new()).into())
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(requested.clone())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        lists::stream(&self.session, &self.shared, context).await;
+        Ok(())
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.tools(&self.session.known_servers()).into_iter().find(|tool| tool.name == name)
+        let Value::Array(tools) = self.list(List::Tools) else { return None };
+        let tool = tools.into_iter().find(|tool| tool["name"] == name)?;
+        serde_json::from_value(tool).ok()
     }
 
     async fn call_tool(
@@ -225,14 +377,14 @@ impl ServerHandler for ToolServer {
         let (asked, retry) = Asked::tool(&request);
         let call = match self.session.suspended.resume(&asked, retry)? {
             Some(call) => call,
-            None if request.name == schema::TOOL_NAME => match self.start_run(asked, &context).await {
-                Ok(call) => call,
-                Err(refused) => return Ok(CallToolResponse::Complete(refused.into_call_result())),
+            None => match self.start_tool(asked, &context).await {
+                Some(Ok(call)) => call,
+                Some(Err(end)) => return end.map(|answer| give(answer, &context).into()),
+                None => return self.discover(request).await,
             },
-            None => return self.discover(request).await,
         };
         let answer = call.follow(&self.session, &context).await?;
-        Ok(tool_answer(answer, &context))
+        Ok(give(answer, &context).into())
     }
 
     /// Also gets requests of known methods whose parameters do not fit.

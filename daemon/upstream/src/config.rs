@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub timeout: Duration,
     pub tools: ToolFilter,
     pub expose: BTreeSet<Expose>,
+    /// What the names of exposed tools and prompts begin with; may be empty.
+    pub expose_prefix: Option<String>,
     pub(crate) redactor: Redactor,
 }
 

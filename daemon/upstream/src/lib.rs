@@ -28,7 +28,7 @@ pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
 pub use crate::upstreams::{
-    CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, ServerState,
+    CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, Exposed, ServerState,
     ServerStatus, Summary, Upstreams, UpstreamsOptions,
 };
 

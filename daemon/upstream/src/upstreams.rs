@@ -8,6 +8,7 @@ mod call;
 mod registry;
 mod status;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::command::LoginShell;
-use crate::config::{Changes, Disabled, Endpoint, Scope, ServerSet, Start};
+use crate::config::{Changes, Disabled, Endpoint, Expose, Scope, ServerSet, Start};
 use crate::connection::open::find;
 use crate::connection::task::Command;
 use crate::error::CallError;
@@ -58,6 +59,15 @@ pub struct UpstreamsOptions {
     pub max_message_bytes: usize,
     pub start_timeout: Duration,
     pub max_in_flight: usize,
+}
+
+/// What of a server the clients of a profile see as their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    pub server: ServerRef,
+    pub what: BTreeSet<Expose>,
+    /// What names begin with, if the configuration says so.
+    pub prefix: Option<String>,
 }
 
 /// The upstream servers of a daemon. Clones are handles to the same.
@@ -144,6 +154,19 @@ impl Upstreams {
         let entry = self.entry(server)?;
         let known = self.registry().known(&self.0, &entry);
         Ok(known.manifests.current().map(|manifest| manifest.filtered(&entry.config.tools)))
+    }
+
+    /// The servers of a profile that expose something to its clients, by name.
+    pub fn exposed(&self, profile: &ProfileId) -> Vec<Exposed> {
+        let servers = self.registry().profiles.get(profile).cloned();
+        let entries = servers.iter().flat_map(|servers| &servers.entries);
+        let exposing = entries.filter(|(_, entry)| !entry.config.expose.is_empty());
+        let view = |(name, entry): (&String, &Entry)| Exposed {
+            server: ServerRef::new(profile.clone(), name),
+            what: entry.config.expose.clone(),
+            prefix: entry.config.expose_prefix.clone(),
+        };
+        exposing.map(view).collect()
     }
 
     /// Changes whenever a manifest does.

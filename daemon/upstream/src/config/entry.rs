@@ -19,7 +19,7 @@ use crate::config::{
 use crate::secret::{Redactor, Secret, is_secret_variable};
 
 /// Every key that means something here.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "command",
     "args",
     "env",
@@ -38,6 +38,7 @@ const KEYS: [&str; 20] = [
     "allow_tools",
     "deny_tools",
     "expose",
+    "expose_prefix",
     "transport",
     "http_url",
 ];
@@ -68,6 +69,7 @@ struct Draft {
     timeout: Option<Span>,
     tools: ToolFilter,
     expose: BTreeSet<Expose>,
+    expose_prefix: Option<String>,
 }
 
 /// A time as people write it: a number of milliseconds, `"90s"`, or `"never"`.
@@ -146,6 +148,7 @@ impl Draft {
             "allow_tools" => self.tools.allow = Some(globs(&source.value::<Vec<String>>(raw)?)?),
             "deny_tools" => self.tools.deny = Some(globs(&source.value::<Vec<String>>(raw)?)?),
             "expose" => self.expose = source.value(raw)?,
+            "expose_prefix" => self.expose_prefix = Some(source.value(raw)?),
             key => return Ok(KEYS_OF_IDES.contains(&key)),
         }
         Ok(true)
@@ -173,6 +176,7 @@ fn finish(draft: &Draft, expansion: &Expansion<'_>) -> Result<ServerConfig, Stri
         timeout,
         tools: draft.tools.clone(),
         expose: draft.expose.clone(),
+        expose_prefix: draft.expose_prefix.clone(),
         redactor: Redactor::new(&values.secrets),
     })
 }

@@ -70,7 +70,7 @@ fn the_shapes_of_ides_are_read() {
 fn our_own_keys_are_read_in_either_spelling() {
     let config = config(
         r#""command": "x", "scope": "session", "start": "eager", "idleTimeout": "90s", "max_lifetime": "1h",
-           "timeout": 5000, "allow_tools": ["get_*", "list_*"], "deny_tools": ["*_secret*"], "expose": ["tools", "prompts"]"#,
+           "timeout": 5000, "allow_tools": ["get_*", "list_*"], "deny_tools": ["*_secret*"], "expose": ["tools", "prompts"], "exposePrefix": "t""#,
     );
     assert_eq!(config.scope, Scope::Session);
     assert_eq!(config.life.start, Start::Eager);
@@ -81,6 +81,7 @@ fn our_own_keys_are_read_in_either_spelling() {
     assert_eq!(config.tools.denies("delete_issue"), Some("allow_tools"));
     assert_eq!(config.tools.denies("get_secrets"), Some("deny_tools"));
     assert_eq!(config.expose, BTreeSet::from([Expose::Tools, Expose::Prompts]));
+    assert_eq!(config.expose_prefix.as_deref(), Some("t"));
     assert_eq!(self::config(r#""command": "x", "idle_timeout": "never""#).life.idle_timeout, None);
 }
 

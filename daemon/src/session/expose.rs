@@ -1,0 +1,282 @@
+//! Servers that the client sees as its own: with `expose` in a server's configuration its tools, resources or prompts stand
+//! beside conductor's, so that plain calls work too.
+//!
+//! Lists come from what is known of the servers, in one sorted page, as the servers wrote them: only names are changed, so
+//! that they fit and differ (`conductor_catalog::exposed_names`; the prefix is `expose_prefix`, by default the server's name,
+//! and none where one server is exposed). A call is passed on with its `_meta`, its progress comes back in order, and its
+//! result is the server's own. URIs stay as they are: of two servers with the same one, the first by name has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_catalog::exposed_names;
+use conductor_upstream::config::Expose;
+use conductor_upstream::{
+    CallContext, CallError, Exposed, Manifest, ProfileId, ServerRef, SessionId, Upstreams,
+};
+use rmcp::RoleServer;
+use rmcp::model::{CallToolResult, ContentBlock, ErrorCode, ErrorData};
+use rmcp::service::RequestContext;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Session;
+use super::discovery;
+use super::rounds::{Answer, Asked, Call, End, Events};
+use crate::exec::schema;
+use crate::supervisor::Shared;
+
+/// Names that no exposed tool takes.
+pub(super) const OWN_TOOLS: [&str; 4] = [schema::TOOL_NAME, discovery::LIST, discovery::DETAILS, discovery::SEARCH];
+
+/// Progress that waits for the client: a burst has room, and a client that does not read misses some.
+const PROGRESS: usize = 256;
+
+/// How long a server that never ran may take until its lists are known.
+const FIRST_START: Duration = Duration::from_secs(120);
+
+/// What the servers of one configuration expose, as far as it is known now.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    servers: Vec<Known>,
+}
+
+/// An exposed server and what is known of it.
+#[derive(Debug)]
+struct Known {
+    server: ServerRef,
+    what: BTreeSet<Expose>,
+    prefix: String,
+    manifest: Option<Arc<Manifest>>,
+}
+
+/// A tool or a prompt: the name that the client uses, its server, and what that says of it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Named<'a> {
+    pub(super) name: String,
+    pub(super) server: &'a ServerRef,
+    pub(super) listed: &'a Value,
+}
+
+/// A request that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) server: ServerRef,
+    pub(super) of: Of,
+}
+
+/// What is asked for, as the server names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Tool(String),
+    Prompt(String),
+    Resource(String),
+}
+
+impl Catalogue {
+    pub(super) fn new(upstreams: &Upstreams, servers: &ProfileId) -> Self {
+        let exposed = upstreams.exposed(servers);
+        let is_single = exposed.len() == 1;
+        let view = |Exposed { server, what, prefix }| {
+            let prefix =
+                prefix.unwrap_or_else(|| if is_single { String::new() } else { server.name.clone() });
+            let manifest = upstreams.manifest(&server).ok().flatten();
+            Known { server, what, prefix, manifest }
+        };
+        Self { servers: exposed.into_iter().map(view).collect() }
+    }
+
+    /// Servers that have to run once before anything is known of them.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = &ServerRef> {
+        self.servers.iter().filter(|exposed| exposed.manifest.is_none()).map(|exposed| &exposed.server)
+    }
+
+    pub(super) fn tools(&self) -> Vec<Named<'_>> {
+        self.named(Expose::Tools, |manifest| &manifest.tools, &OWN_TOOLS)
+    }
+
+    pub(super) fn prompts(&self) -> Vec<Named<'_>> {
+        self.named(Expose::Prompts, |manifest| &manifest.prompts, &[])
+    }
+
+    pub(super) fn resources(&self) -> Vec<Value> {
+        self.by_key("uri", |manifest| &manifest.resources)
+    }
+
+    pub(super) fn templates(&self) -> Vec<Value> {
+        self.by_key("uriTemplate", |manifest| &manifest.resource_templates)
+    }
+
+    pub(super) fn tool(&self, name: &str) -> Option<Target> {
+        target(self.tools(), name, Of::Tool)
+    }
+
+    pub(super) fn prompt(&self, name: &str) -> Option<Target> {
+        target(self.prompts(), name, Of::Prompt)
+    }
+
+    /// The server that lists the URI, or has the template with the longest beginning in common; the only one that exposes
+    /// resources is asked for any URI, since not all lists are complete.
+    pub(super) fn resource(&self, uri: &str) -> Option<Target> {
+        let exposing: Vec<&Known> = self.with(Expose::Resources).collect();
+        let lists = |exposed: &&&Known| {
+            let resources = exposed.manifest.iter().flat_map(|manifest| &manifest.resources);
+            resources.into_iter().any(|resource| resource["uri"] == uri)
+        };
+        let of_template = || {
+            let matched = exposing.iter().filter_map(|exposed| Some((exposed.matching(uri)?, exposed)));
+            // The first of several that are as long.
+            matched.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, exposed)| exposed)
+        };
+        let only = || if let [only] = exposing.as_slice() { Some(only) } else { None };
+        let exposed = exposing.iter().find(lists).or_else(of_template).or_else(only)?;
+        Some(Target { server: exposed.server.clone(), of: Of::Resource(uri.to_owned()) })
+    }
+
+    fn with(&self, what: Expose) -> impl Iterator<Item = &Known> {
+        self.servers.iter().filter(move |exposed| exposed.what.contains(&what))
+    }
+
+    fn named(&self, what: Expose, list: fn(&Manifest) -> &Vec<Value>, own: &[&str]) -> Vec<Named<'_>> {
+        let mut found: Vec<(&Known, &str, &Value)> = Vec::new();
+        for exposed in self.with(what) {
+            let Some(manifest) = exposed.manifest.as_deref() else { continue };
+            found.extend(
+                list(manifest).iter().filter_map(|listed| Some((exposed, listed["name"].as_str()?, listed))),
+            );
+        }
+        let own = own.iter().map(|own| ("", *own, ""));
+        let wanted = found
+            .iter()
+            .map(|(exposed, name, _)| (exposed.server.name.as_str(), *name, exposed.prefix.as_str()));
+        let names = exposed_names(&own.clone().chain(wanted).collect::<Vec<_>>());
+        let names = names.into_iter().skip(own.len());
+        let mut named: Vec<Named<'_>> = names
+            .zip(found)
+            .map(|(name, (exposed, _, listed))| Named { name, server: &exposed.server, listed })
+            .collect();
+        named.sort_by(|a, b| a.name.cmp(&b.name));
+        named
+    }
+
+    fn by_key(&self, key: &str, list: fn(&Manifest) -> &Vec<Value>) -> Vec<Value> {
+        let mut found = BTreeMap::new();
+        for manifest in self.with(Expose::Resources).filter_map(|exposed| exposed.manifest.as_deref()) {
+            for listed in list(manifest) {
+                if let Some(key) = listed[key].as_str() {
+                    found.entry(key.to_owned()).or_insert_with(|| listed.clone());
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+}
+
+impl Known {
+    /// How long a beginning the URI has in common with a template.
+    fn matching(&self, uri: &str) -> Option<usize> {
+        let templates = self.manifest.iter().flat_map(|manifest| &manifest.resource_templates);
+        let beginnings = templates.filter_map(|template| template["uriTemplate"].as_str()?.split('{').next());
+        beginnings.filter(|beginning| uri.starts_with(beginning)).map(str::len).max()
+    }
+}
+
+impl Named<'_> {
+    /// As the client is to see it.
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = self.listed.clone();
+        shown["name"] = json!(self.name);
+        shown
+    }
+}
+
+fn target(named: Vec<Named<'_>>, name: &str, of: impl Fn(String) -> Of) -> Option<Target> {
+    let found = named.into_iter().find(|named| named.name == name)?;
+    Some(Target { server: found.server.clone(), of: of(found.listed["name"].as_str()?.to_owned()) })
+}
+
+/// Passes a request on; an error is what it is answered with at once.
+pub(super) fn start(
+    session: &Arc<Session>,
+    shared: &Arc<Shared>,
+    asked: Asked,
+    target: Target,
+    context: &RequestContext<RoleServer>,
+) -> Result<Call, End> {
+    let Target { server, of } = target;
+    let refused = |why: &str| refusal(&of, why);
+    let profile = session.profile(shared).map_err(|why| refused(&why))?;
+    let id = shared.executor.next_id();
+    let in_flight = session.call_started(&profile, &id).map_err(|why| refused(&why.to_string()))?;
+    let (progress, events) = match context.meta.get_progress_token() {
+        Some(_) => {
+            let (sender, receiver) = mpsc::channel(PROGRESS);
+            (Some(sender), Events::Progress(receiver))
+        }
+        None => (None, Events::None),
+    };
+    let cancel = in_flight.cancel.clone();
+    let call_context = CallContext {
+        execution: Some(id.as_str().into()),
+        cancel: cancel.clone(),
+        progress,
+        meta: serde_json::to_value(&context.meta).ok().and_then(|meta| meta.as_object().cloned()),
+        ..CallContext::new(SessionId::new(session.id.to_string()))
+    };
+    let questions = session.open_call(&id, Some(&server.name), context);
+    let arguments = asked.arguments.clone().unwrap_or_default();
+    let shared = shared.clone();
+    let work = async move {
+        let _in_flight = in_flight;
+        let upstreams = shared.upstreams.upstreams();
+        let result = match &of {
+            Of::Tool(name) => upstreams.call_tool(&server, &call_context, name, arguments).await,
+            Of::Prompt(name) => upstreams.get_prompt(&server, &call_context, name, arguments).await,
+            Of::Resource(uri) => upstreams.read_resource(&server, &call_context, uri).await,
+        };
+        match result {
+            Ok(Value::Object(members)) => Ok(Answer::Raw(members)),
+            Ok(_) => refusal(&of, "the server's result is no object"),
+            // The server's own words, code and data.
+            Err(CallError::JsonRpc { code, message, data }) => {
+                Err(ErrorData::new(ErrorCode(code), message, data))
+            }
+            Err(error) => refusal(&of, &error.to_string()),
+        }
+    };
+    Ok(Call::start(asked, id, work, events, questions, cancel))
+}
+
+/// Models read results of tools; errors of the protocol often do not reach them.
+fn refusal(of: &Of, why: &str) -> End {
+    match of {
+        Of::Tool(_) => Ok(Answer::Result(Box::new(CallToolResult::error(vec![ContentBlock::text(why)])))),
+        Of::Prompt(_) | Of::Resource(_) => Err(ErrorData::internal_error(why.to_owned(), None)),
+    }
+}
+
+/// Starts the exposed servers of which nothing is known yet; ready when each has told its lists or failed.
+///
+/// # Cancel safety
+/// Safe; servers that are starting go on to.
+pub(super) async fn learn_unknown(session: &Session, shared: &Arc<Shared>, servers: &ProfileId) {
+    let mut starting = JoinSet::new();
+    for server in Catalogue::new(shared.upstreams.upstreams(), servers).unknown().cloned() {
+        let mut context = CallContext::new(SessionId::new(session.id.to_string()));
+        context.deadline = Some(tokio::time::Instant::now() + FIRST_START);
+        let shared = shared.clone();
+        starting.spawn(async move {
+            if let Err(error) = shared.upstreams.upstreams().lists(&server, &context).await {
+                tracing::warn!(upstream = server.name, %error, "what it exposes is not known");
+            }
+        });
+    }
+    while starting.join_next().await.is_some() {}
+}
+
+/// The members of a result that lists.
+pub(super) fn page(key: &str, items: Value) -> Map<String, Value> {
+    Map::from_iter([(key.to_owned(), items)])
+}

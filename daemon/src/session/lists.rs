@@ -1,0 +1,177 @@
+//! Lists that change: tools, prompts and resources, and who is told.
+//!
+//! A client that has listed something is told once when it is something else, and again after it has listed anew. Clients of
+//! the newer protocol are told through the streams that they opened (`subscriptions/listen`), all others at any time.
+//! [`keep`] watches what the lists are made of, and starts exposed servers of which nothing is known.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use conductor_upstream::ProfileId;
+use rmcp::model::RequestId;
+use rmcp::service::{SubscriptionContext, SubscriptionSink};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::tools::ToolServer;
+use super::{Session, expose, lock, until_draining};
+use crate::supervisor::Shared;
+use crate::upstreams::Servers;
+
+/// How long a list may wait for servers that never ran: less than clients wait for it, and enough for one that is installed.
+const FIRST_LISTS: Duration = Duration::from_secs(3);
+
+/// Every list there is, in the order of [`Lists::shown`].
+const ALL: [List; 3] = [List::Tools, List::Prompts, List::Resources];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Tools,
+    Prompts,
+    /// Templates among them: they share one notification.
+    Resources,
+}
+
+/// What the client knows of the lists.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// A hash of each list as the client has it; `None` if it never asked, or was told that it changed.
+    shown: Mutex<[Option<u64>; ALL.len()]>,
+    streams: Mutex<Vec<SubscriptionSink>>,
+    /// The configuration whose exposed servers have all told their lists, or failed to.
+    settled: watch::Sender<Option<ProfileId>>,
+}
+
+impl Lists {
+    /// The client gets this list now.
+    pub(super) fn show(&self, list: List, content: &Value) {
+        lock(&self.shown)[list as usize] = Some(hash(content));
+    }
+
+    /// Whether the client has another list than this; it will not be said again until it has asked for it.
+    fn outdates(&self, list: List, content: &Value) -> bool {
+        let shown = &mut lock(&self.shown)[list as usize];
+        let is_outdated = shown.is_some_and(|shown| shown != hash(content));
+        if is_outdated {
+            *shown = None;
+        }
+        is_outdated
+    }
+
+    /// Waits a moment for servers of which nothing is known yet.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits.
+    pub(super) async fn settled(&self, servers: &Servers) {
+        let Servers::Ready(registration) = servers else { return };
+        let mut settled = self.settled.subscribe();
+        let is_this = |settled: &Option<ProfileId>| settled.as_ref() == Some(&registration.id);
+        // too late: the client is told when they are known
+        let _in_time = tokio::time::timeout(FIRST_LISTS, settled.wait_for(is_this)).await;
+    }
+
+    async fn tell(&self, session: &Session, list: List) {
+        let streams = lock(&self.streams).clone();
+        for stream in streams {
+            // Not wanted on this stream, or the client is gone.
+            let _told = match list {
+                List::Tools => stream.notify_tool_list_changed().await,
+                List::Prompts => stream.notify_prompt_list_changed().await,
+                List::Resources => stream.notify_resource_list_changed().await,
+            };
+        }
+        let Some(peer) = session.link.peer().filter(|peer| peer.peer_info().is_some()) else { return };
+        // client gone: the session ends
+        let _told = match list {
+            List::Tools => peer.notify_tool_list_changed().await,
+            List::Prompts => peer.notify_prompt_list_changed().await,
+            List::Resources => peer.notify_resource_list_changed().await,
+        };
+    }
+}
+
+fn hash(content: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Serves a stream of announcements until the client cancels it, or the daemon goes down.
+pub(super) async fn stream(session: &Session, shared: &Shared, context: SubscriptionContext) {
+    let id: RequestId = context.sink().id().clone();
+    lock(&session.lists.streams).push(context.sink().clone());
+    let mut phase = shared.phase();
+    tokio::select! {
+        // Cancel-safe, all of them: they wait for flags.
+        () = context.cancelled() => {}
+        () = session.gone.cancelled() => {}
+        () = until_draining(&mut phase) => {}
+    }
+    lock(&session.lists.streams).retain(|stream| *stream.id() != id);
+}
+
+/// Tells the client of changes for as long as the session lasts.
+pub(super) async fn keep(session: Arc<Session>, shared: Arc<Shared>) {
+    let server = ToolServer::new(session.clone(), shared.clone());
+    let mut config = shared.config_changes();
+    let mut manifests = shared.upstreams.upstreams().manifest_changes();
+    let mut servers = session.servers.subscribe();
+    loop {
+        // Its name alone: a registration that is held is in use.
+        let registered =
+            servers.borrow_and_update().registration().map(|registration| registration.id.clone());
+        let learning = async {
+            if let Some(servers) = &registered {
+                expose::learn_unknown(&session, &shared, servers).await;
+            }
+        };
+        let mut learning = std::pin::pin!(learning);
+        let mut is_learnt = false;
+        loop {
+            for list in ALL {
+                if session.lists.outdates(list, &server.list(list)) {
+                    session.lists.tell(&session, list).await;
+                }
+            }
+            let changed = tokio::select! {
+                // Cancel-safe: the future is kept across turns.
+                () = &mut learning, if !is_learnt => {
+                    is_learnt = true;
+                    session.lists.settled.send_replace(registered.clone());
+                    continue;
+                }
+                // Cancel-safe: changes that are not seen stay unseen.
+                changed = manifests.changed() => changed,
+                changed = config.changed() => changed,
+                changed = servers.changed() => match changed {
+                    Ok(()) => break,
+                    Err(gone) => Err(gone),
+                },
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_once_of_a_list_that_it_has() {
+        let lists = Lists::default();
+        assert!(!lists.outdates(List::Tools, &json!([1])), "it never asked");
+        lists.show(List::Tools, &json!([1]));
+        assert!(!lists.outdates(List::Tools, &json!([1])));
+        assert!(!lists.outdates(List::Prompts, &json!([1])));
+        assert!(lists.outdates(List::Tools, &json!([2])));
+        assert!(!lists.outdates(List::Tools, &json!([3])), "it was told already");
+        lists.show(List::Tools, &json!([3]));
+        assert!(lists.outdates(List::Tools, &json!([1])));
+    }
+}
