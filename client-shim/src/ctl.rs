@@ -15,6 +15,7 @@ mod paint;
 mod progress;
 mod render;
 mod run;
+mod servers;
 mod service;
 mod status;
 
@@ -91,6 +92,8 @@ enum Command {
     },
     /// Look after the packages that code may import
     Packages(packages::PackagesOptions),
+    /// Look after the upstream MCP servers that code may call
+    Servers(servers::ServersOptions),
     /// Register conductor with the MCP clients of this machine, or take it out again
     Client(clients::ClientOptions),
     /// Look after conductord as a service of systemd or launchd
@@ -178,6 +181,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Cancel { execution } => admin::cancel(global, execution),
         Command::Result { id } => admin::result(global, id),
         Command::Packages(options) => packages::packages(global, options),
+        Command::Servers(options) => servers::servers(global, options),
         Command::Client(options) => clients::clients(global, options),
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),

@@ -24,7 +24,7 @@ use crate::profile::Profile;
 use crate::stats::{Spans, Stats};
 use crate::store::Store;
 use crate::upstreams::calls::UpstreamCalls;
-use crate::upstreams::{Registration, UpstreamService};
+use crate::upstreams::{Servers, UpstreamService};
 use args::RunArgs;
 use calls::{RunCalls, StoreCalls};
 use failure::ends::{self, Usage};
@@ -83,7 +83,7 @@ pub struct Caller<'a> {
     pub session: u64,
     pub profile: &'a Profile,
     /// The upstream servers that the code can call.
-    pub servers: Option<Arc<Registration>>,
+    pub servers: Servers,
     /// Gets output and phases while the code runs; never blocks the run for longer than it takes to queue.
     pub events: Option<mpsc::Sender<CallEvent>>,
     pub cancel: CancellationToken,
@@ -180,7 +180,7 @@ impl Executor {
             api_name: script.api_name.clone(),
             globals,
             imports,
-            upstreams: caller.servers.as_ref().map(|servers| servers.names.clone()),
+            upstreams: caller.servers.names().map(<[String]>::to_vec),
             permissions: profile.permissions(),
             host: Some(Host::new(self.calls(id, caller))),
             limits: profile.limits(timeout),
@@ -207,14 +207,17 @@ impl Executor {
     fn calls(&self, id: &str, caller: &Caller<'_>) -> RunCalls {
         RunCalls {
             store: StoreCalls::new(self.store.clone(), caller.profile.owner(&self.dirs)),
-            upstreams: caller.servers.clone().map(|registration| UpstreamCalls {
-                service: self.upstreams.clone(),
-                registration,
-                session: caller.session,
-                execution: id.into(),
-                cancel: caller.cancel.clone(),
-                events: caller.events.clone(),
-            }),
+            upstreams: match &caller.servers {
+                Servers::Ready(registration) => Ok(UpstreamCalls {
+                    service: self.upstreams.clone(),
+                    registration: registration.clone(),
+                    session: caller.session,
+                    execution: id.into(),
+                    cancel: caller.cancel.clone(),
+                    events: caller.events.clone(),
+                }),
+                unusable => Err(unusable.clone()),
+            },
         }
     }
 

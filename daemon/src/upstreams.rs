@@ -13,7 +13,8 @@ mod watched;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use conductor_catalog::{CheckerCache, ToolEntry};
@@ -40,7 +41,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct UpstreamService {
     upstreams: Upstreams,
-    registrations: Mutex<HashMap<ProfileId, Held>>,
+    /// By what makes them equal, see [`identity`].
+    registrations: Mutex<HashMap<String, Held>>,
     checkers: CheckerCache,
     learnt: Learnt,
     home: PathBuf,
@@ -49,12 +51,12 @@ pub struct UpstreamService {
 
 #[derive(Debug)]
 struct Held {
-    registration: Arc<Registration>,
     source: Source,
+    registration: Weak<Registration>,
+    /// Keeps the servers while nobody has them; `None` when the file says something else now.
+    kept: Option<Arc<Registration>>,
     /// When somebody last asked for it or was seen to have it.
     needed_at: Instant,
-    /// The file says something else now: it goes with its last user.
-    is_outdated: bool,
 }
 
 /// What a registration was read from.
@@ -66,19 +68,20 @@ struct Source {
 
 /// A configuration that was read.
 struct Loaded {
-    id: ProfileId,
+    identity: String,
     source: Source,
     set: ServerSet,
 }
 
-/// The servers of one configuration, ready to be used.
-#[derive(Debug, PartialEq, Eq)]
+/// The servers of one configuration, ready to be used. Those that nobody else has end when it is dropped.
+#[derive(Debug)]
 pub struct Registration {
     pub id: ProfileId,
     /// Every server of the file, disabled ones among them.
     pub names: Vec<String>,
     /// What looks like a mistake in the file and disables nothing.
     pub warnings: Vec<String>,
+    upstreams: Upstreams,
 }
 
 /// What a session has of upstream servers.
@@ -98,7 +101,17 @@ impl Servers {
     pub fn registration(&self) -> Option<&Arc<Registration>> {
         match self {
             Self::Ready(registration) => Some(registration),
-            _ => None,
+            Self::Pending | Self::None | Self::Failed(_) => None,
+        }
+    }
+
+    /// What code finds below `mcp`: nothing where the file cannot be used, so that a call can say why; `None` where there are
+    /// no servers, and no `mcp`.
+    pub(crate) fn names(&self) -> Option<&[String]> {
+        match self {
+            Self::Ready(registration) => Some(&registration.names),
+            Self::Pending | Self::Failed(_) => Some(&[]),
+            Self::None => None,
         }
     }
 }
@@ -148,7 +161,7 @@ impl UpstreamService {
     pub async fn load(&self, profile: &Profile, env: &BTreeMap<String, String>) -> Servers {
         let Some(config) = &profile.mcp_config else { return Servers::None };
         self.files.watch(&config.path);
-        let Loaded { id, source, set } = match self.read(profile, config, env).await {
+        let Loaded { identity, source, set } = match self.read(profile, config, env).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => {
                 self.outdate(&config.path, None);
@@ -158,32 +171,31 @@ impl UpstreamService {
             Err(error) => return Servers::Failed(error_chain(&error).into()),
         };
         self.outdate(&config.path, Some(&source));
-        let names: Vec<String> = set.iter().map(|(name, _)| name.to_owned()).collect();
-        if names.is_empty() {
+        if set.iter().next().is_none() {
             return Servers::None;
         }
-        let known = self.registrations().get(&id).map(|held| held.registration.clone());
-        // Held from here on, so it is not swept meanwhile.
-        let registration = known.unwrap_or_else(|| {
-            Arc::new(Registration { id: id.clone(), names, warnings: set.warnings.clone() })
-        });
-        // A known one too: secrets in files and keyrings change without the configuration.
-        self.upstreams.set(&id, set).await;
-        let mut registrations = self.registrations();
-        let held = registrations.entry(id).or_insert_with(|| Held {
-            registration,
-            source,
-            needed_at: Instant::now(),
-            is_outdated: false,
-        });
-        (held.needed_at, held.is_outdated) = (Instant::now(), false);
-        Servers::Ready(held.registration.clone())
+        let known = self.known(&identity);
+        let registration = known.unwrap_or_else(|| Arc::new(Registration::new(&self.upstreams, &set)));
+        // For a known one, too: secrets in files and keyrings change without the configuration.
+        self.upstreams.set(&registration.id, set).await;
+        // Another session may have been faster.
+        let registration = self.known(&identity).unwrap_or(registration);
+        let (shared, kept) = (Arc::downgrade(&registration), Some(registration.clone()));
+        let held = Held { source, registration: shared, kept, needed_at: Instant::now() };
+        self.registrations().insert(identity, held);
+        Servers::Ready(registration)
     }
 
-    /// What was read from a file that says something else now is kept for its users alone.
+    fn known(&self, identity: &str) -> Option<Arc<Registration>> {
+        self.registrations().get(identity)?.registration.upgrade()
+    }
+
+    /// What was read from a file that says something else now goes with its last user.
     fn outdate(&self, path: &Path, current: Option<&Source>) {
-        for held in self.registrations().values_mut().filter(|held| held.source.path == path) {
-            held.is_outdated = current != Some(&held.source);
+        let mut all = self.registrations();
+        let outdated = |held: &&mut Held| held.source.path == path && current != Some(&held.source);
+        for held in all.values_mut().filter(outdated) {
+            held.kept = None;
         }
     }
 
@@ -207,7 +219,7 @@ impl UpstreamService {
             return Err(LoadError::Writable(config.path.clone()));
         }
         let (env, home, workspace) = (env.clone(), self.home.clone(), profile.workspace.clone());
-        let id = identity(&config.path, &text, &env, &workspace);
+        let identity = identity(&config.path, &text, &env, &workspace);
         let source = Source { path: config.path.clone(), text: Sha256::digest(&text).into() };
         // A keyring may ask its user, and files are read.
         let parsed = tokio::task::spawn_blocking(move || {
@@ -223,7 +235,7 @@ impl UpstreamService {
         });
         let parsed = parsed.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
         match parsed {
-            Ok(set) => Ok(Some(Loaded { id, source, set })),
+            Ok(set) => Ok(Some(Loaded { identity, source, set })),
             Err(why) => Err(LoadError::Parse { path: source.path, why }),
         }
     }
@@ -243,7 +255,7 @@ impl UpstreamService {
         self.learnt.learn(server, tool, value);
     }
 
-    /// Removes what nobody needs any more, for as long as the daemon runs.
+    /// Forgets what nobody needed for a while, for as long as the daemon runs.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
@@ -253,19 +265,16 @@ impl UpstreamService {
         }
     }
 
-    /// Removes configurations that are outdated and unused, or unused for long, and ends what only they had.
-    pub fn prune(&self) {
+    fn prune(&self) {
         let now = Instant::now();
-        self.registrations().retain(|id, held| {
-            let is_used = Arc::strong_count(&held.registration) > 1;
-            if is_used {
-                held.needed_at = now;
+        self.registrations().retain(|_, held| match &held.kept {
+            Some(kept) => {
+                if Arc::strong_count(kept) > 1 {
+                    held.needed_at = now;
+                }
+                now.duration_since(held.needed_at) < LINGER
             }
-            let lingers = !held.is_outdated && now.duration_since(held.needed_at) < LINGER;
-            if !is_used && !lingers {
-                self.upstreams.remove(id);
-            }
-            is_used || lingers
+            None => held.registration.strong_count() > 0,
         });
     }
 
@@ -275,13 +284,37 @@ impl UpstreamService {
         self.upstreams.shutdown(deadline.into()).await;
     }
 
-    fn registrations(&self) -> MutexGuard<'_, HashMap<ProfileId, Held>> {
+    fn registrations(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Registration {
+    fn new(upstreams: &Upstreams, set: &ServerSet) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Never that of an earlier one with the same content, whose end would take the servers along.
+        let id = ProfileId::new(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        let names = set.iter().map(|(name, _)| name.to_owned()).collect();
+        Self { id, names, warnings: set.warnings.clone(), upstreams: upstreams.clone() }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.upstreams.remove(&self.id);
+    }
+}
+
+impl PartialEq for Registration {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Registration {}
+
 /// Equal for sessions that get the same servers.
-fn identity(path: &Path, text: &str, env: &BTreeMap<String, String>, workspace: &Path) -> ProfileId {
+fn identity(path: &Path, text: &str, env: &BTreeMap<String, String>, workspace: &Path) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -296,13 +329,21 @@ fn identity(path: &Path, text: &str, env: &BTreeMap<String, String>, workspace: 
     if text.contains("${workspace") {
         part(workspace.as_os_str().as_encoded_bytes());
     }
-    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    ProfileId::new(hex)
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_is_told_why_a_configuration_cannot_be_used() {
+        let failed = Servers::Failed("line 2".into());
+        assert_eq!((failed.names(), Servers::None.names()), (Some(&[][..]), None));
+        let error = calls::unusable(&failed).expect("a reason");
+        assert_eq!((error.name.as_str(), error.message.as_str()), ("McpToolError", "line 2"));
+        assert_eq!(calls::unusable(&Servers::None), None);
+    }
 
     #[test]
     fn sessions_share_servers_unless_a_reference_tells_them_apart() {

@@ -4,3 +4,7 @@
 mod code;
 mod discovery;
 mod fixtures;
+mod operators;
+mod reload;
+mod secrets;
+mod sharing;

@@ -3,6 +3,7 @@
 mod daemon;
 pub(super) mod places;
 mod programs;
+mod servers;
 
 use std::io::{self, Write};
 
@@ -97,6 +98,9 @@ pub(super) fn examine(global: &GlobalOptions, json: bool) -> Result<u8, Failure>
     findings.add(programs::configuration())?;
     let in_use = daemon::checks(global, &mut findings)?;
     for check in programs::deno(&in_use) {
+        findings.add(check)?;
+    }
+    for check in servers::checks(global) {
         findings.add(check)?;
     }
     findings.add(programs::system())?;

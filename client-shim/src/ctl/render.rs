@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 use conductor_protocol::status::{
     DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, JailStatus, LatencyStatus, PackagesStatus,
-    PoolReport, ProfileStatus, SessionStatus, StatusReport,
+    PoolReport, ProfileStatus, SessionStatus, StatusReport, UpstreamStatus,
 };
 
 use super::paint::{Paint, millis, printable, size, span};
@@ -22,6 +22,10 @@ pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
     page.pool(&report.pool);
     page.packages(&report.packages);
     page.sessions(&report.sessions);
+    if !report.upstreams.is_empty() {
+        page.heading("Servers", &report.upstreams.len().to_string());
+        page.servers(&report.upstreams);
+    }
     page.executions(&report.executions, &report.latency);
     page.errors(&report.last_errors);
     page.text
@@ -192,6 +196,25 @@ impl Page {
         }
     }
 
+    /// Upstream servers, and below them what is wrong with any.
+    pub(super) fn servers(&mut self, servers: &[UpstreamStatus]) {
+        let header =
+            ["SERVER", "STATE", "TOOLS", "SESSIONS", "NOW", "STARTS", "READY", "PID", "BY", "TARGET"];
+        self.table(&header, &[2, 3, 4, 5], servers.iter().map(server_row));
+        for server in servers {
+            let name = &server.name;
+            if let Some(reason) = &server.reason {
+                self.failure(&format!("{name}: {reason}"));
+            }
+            for problem in &server.problems {
+                self.warning(&format!("{name}: {problem}"));
+            }
+            if let Some(advice) = &server.advice {
+                self.warning(&format!("{name}: {advice}"));
+            }
+        }
+    }
+
     fn executions(&mut self, totals: &ExecutionTotals, latency: &[LatencyStatus]) {
         let ended = totals.succeeded + totals.failed;
         let running = totals.started.saturating_sub(ended);
@@ -330,6 +353,22 @@ fn session_row(session: &SessionStatus) -> [String; 9] {
         session.in_flight.to_string(),
         span(session.age_ms),
         session.cwd.clone(),
+    ]
+}
+
+fn server_row(server: &UpstreamStatus) -> [String; 10] {
+    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into());
+    [
+        server.name.clone(),
+        server.state.clone(),
+        or_dash(server.tools.map(|tools| tools.to_string())),
+        server.sessions.len().to_string(),
+        server.in_flight.to_string(),
+        server.starts.to_string(),
+        or_dash(server.ready_ms.map(span)),
+        or_dash(Some(server.pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))),
+        or_dash(server.transport.clone()),
+        or_dash(server.target.clone()),
     ]
 }
 

@@ -9,7 +9,8 @@ use conductor_pool::{HostCalls, HostError};
 use serde_json::{Value, json};
 
 use crate::store::{Store, URI_PREFIX};
-use crate::upstreams::calls::UpstreamCalls;
+use crate::upstreams::Servers;
+use crate::upstreams::calls::{UpstreamCalls, unusable};
 
 /// Reads results.
 #[derive(Debug)]
@@ -41,7 +42,8 @@ impl StoreCalls {
 #[derive(Debug)]
 pub(crate) struct RunCalls {
     pub(crate) store: StoreCalls,
-    pub(crate) upstreams: Option<UpstreamCalls>,
+    /// Or the reason why there are none.
+    pub(crate) upstreams: Result<UpstreamCalls, Servers>,
 }
 
 impl HostCalls for RunCalls {
@@ -52,8 +54,8 @@ impl HostCalls for RunCalls {
         let (method, upstreams) = (method.to_owned(), self.upstreams.clone());
         Box::pin(async move {
             let answer = match upstreams {
-                Some(upstreams) => upstreams.answer(&method, params).await,
-                None => None,
+                Ok(upstreams) => upstreams.answer(&method, params).await,
+                Err(servers) => unusable(&servers).map(Err),
             };
             answer.unwrap_or_else(|| Err(HostError::new(format!("there is no method `{method}`"))))
         })

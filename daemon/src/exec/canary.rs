@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::result::{ErrorReport, ErrorType, Timings};
 use super::{Caller, Executor};
 use crate::profile::Profile;
+use crate::upstreams::Servers;
 
 /// Under which the pool knows its caller; sessions count from one.
 const NOBODY: u64 = 0;
@@ -32,7 +33,7 @@ impl Executor {
         let caller = Caller {
             session: NOBODY,
             profile,
-            servers: None,
+            servers: Servers::None,
             events: None,
             cancel: CancellationToken::new(),
         };

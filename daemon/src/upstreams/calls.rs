@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Registration, UpstreamService};
+use super::{Registration, Servers, UpstreamService};
 use crate::exec::CallEvent;
 
 /// Progress of one request that waits to be told; what has no room is left out, as progress may be.
@@ -187,6 +187,9 @@ impl UpstreamCalls {
     }
 }
 
+/// What errors of upstream servers are called in code.
+const TOOL_ERROR: &str = "McpToolError";
+
 struct ToolCall {
     tool: String,
     raw: bool,
@@ -244,6 +247,19 @@ fn failed(server: &str, tool: Option<&str>, failed: &CallError) -> HostError {
     failure
 }
 
+/// What every request comes to without a configuration that can be used; `None` where there is none at all.
+pub(crate) fn unusable(servers: &Servers) -> Option<HostError> {
+    let why = match servers {
+        Servers::Failed(why) => why.to_string(),
+        Servers::Pending => {
+            "the configuration of MCP servers is still being read\nhint: try again in a moment".into()
+        }
+        Servers::None | Servers::Ready(_) => return None,
+    };
+    let data = Map::from_iter([("code".to_owned(), json!("configuration"))]);
+    Some(HostError { name: TOOL_ERROR.into(), message: why, data })
+}
+
 /// An error that code can catch by its type and tell by its `code`.
 fn error(code: &str, server: &str, tool: Option<&str>, message: String) -> HostError {
     let mut data = Map::new();
@@ -252,7 +268,7 @@ fn error(code: &str, server: &str, tool: Option<&str>, message: String) -> HostE
     if let Some(tool) = tool {
         data.insert("tool".into(), json!(tool));
     }
-    HostError { name: "McpToolError".into(), message, data }
+    HostError { name: TOOL_ERROR.into(), message, data }
 }
 
 /// `\nhint: did you mean …?`, or nothing.

@@ -100,6 +100,28 @@ fn busy() -> StatusReport {
             p99_ms: 220.0,
             max_ms: 30_000.0,
         }],
+        packages: Vec::new(),
+        upstreams: vec![
+            UpstreamStatus {
+                name: "files".into(),
+                state: "ready".into(),
+                transport: Some("stdio".into()),
+                target: Some("npx files-mcp /ws".into()),
+                tools: Some(14),
+                sessions: vec![3, 14],
+                pids: vec![812],
+                in_flight: 1,
+                starts: 1,
+                ready_ms: Some(65_000),
+                ..UpstreamStatus::default()
+            },
+            UpstreamStatus {
+                name: "web".into(),
+                state: "disabled".into(),
+                reason: Some("`url`: it must begin with http:// or https://".into()),
+                ..UpstreamStatus::default()
+            },
+        ],
         last_errors: (0..7)
             .map(|n| ErrorStatus {
                 ago_ms: 70_000 - n * 10_000,
@@ -137,6 +159,12 @@ Sessions: 2
   14  shim  1078  -           -            0    0  0s     /
   session 14 is refused: unknown flag `allow-nte`
     hint: allow-net
+
+Servers: 2
+  SERVER  STATE     TOOLS  SESSIONS  NOW  STARTS  READY  PID  BY     TARGET
+  files   ready        14         2    1       1  1m 5s  812  stdio  npx files-mcp /ws
+  web     disabled      -         0    0       0  -      -    -      -
+  failed: web: `url`: it must begin with http:// or https://
 
 Calls: 1229 started, 1200 succeeded, 28 failed, 1 running
   failed by: runtime 25, timeout 3

@@ -167,7 +167,8 @@ pub(crate) async fn send(
     options.meta = meta;
     let mut handle = peer.send_cancellable_request(request, options).await.map_err(|_| Failure::Gone)?;
     let mut guard = CancelOnDrop::new(peer, handle.id.clone());
-    let mut late_at = Instant::now() + limits.timeout;
+    let sent_at = Instant::now();
+    let mut late_at = sent_at + limits.timeout;
     let response = loop {
         let wake_at = late_at.min(limits.deadline);
         tokio::select! {
@@ -187,7 +188,10 @@ pub(crate) async fn send(
                 }
                 guard.reason = "timeout";
                 let (server, method) = (server.to_owned(), method.to_owned());
-                return Err(Failure::Call(CallError::Timeout { server, method, after: limits.timeout }));
+                // Whole milliseconds read better.
+                let waited = wake_at.saturating_duration_since(sent_at).as_millis();
+                let after = Duration::from_millis(u64::try_from(waited).unwrap_or(u64::MAX));
+                return Err(Failure::Call(CallError::Timeout { server, method, after }));
             }
         }
     };
