@@ -1,6 +1,7 @@
 //! What operators ask for beyond status and reload. Each operation is answered once, for the profile of the connection's own
 //! environment.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use conductor_deno::DenoBinary;
@@ -105,7 +106,7 @@ impl Operator<'_> {
             .map_err(|error| OperationError::Profile(error.to_string()))
     }
 
-    async fn deno(&self) -> Result<std::sync::Arc<DenoBinary>, OperationError> {
+    async fn deno(&self) -> Result<Arc<DenoBinary>, OperationError> {
         self.shared.deno.ready(None).await.map_err(|error| OperationError::Deno(error.to_string()))
     }
 
@@ -122,9 +123,8 @@ impl Operator<'_> {
     async fn list(&self) -> Result<PackagesReport, OperationError> {
         let profile = self.profile()?;
         let deno = self.shared.deno.now();
-        let request = deno.as_ref().and_then(|deno| crate::packages::list_request(&profile, deno));
-        let layer = match request {
-            Some(request) => self.shared.packages.layers().find(request).await?,
+        let layer = match &deno {
+            Some(deno) => self.layer(&profile, deno).await?,
             None => None,
         };
         let layers = self.shared.packages.layers().list().await?;
@@ -132,16 +132,29 @@ impl Operator<'_> {
         let listed = allowed.packages().map(ToString::to_string);
         Ok(PackagesReport {
             allowed: allowed.allows_any().then(|| "all".to_owned()).into_iter().chain(listed).collect(),
-            layer: layer.map(|layer| self.layer_report(&profile, layer)),
+            layer: layer.map(|provided| self.layer_report(&profile, &provided)),
             builds: self.shared.packages.builds().iter().map(build_report).collect(),
             error: self.shared.packages.failure(&profile).map(|error| text(&error.into())),
             layers: layers.iter().map(|layer| self.summary(layer)).collect(),
         })
     }
 
-    fn layer_report(&self, profile: &Profile, layer: Layer) -> LayerReport {
-        let provided = Provided::of(layer.into());
-        let preload = self.shared.packages.worker_packages(profile, &provided).preload;
+    /// What the profile's workers import from now, else what was built for its list at any time.
+    async fn layer(
+        &self,
+        profile: &Profile,
+        deno: &DenoBinary,
+    ) -> Result<Option<Arc<Provided>>, OperationError> {
+        if let Some(provided) = self.shared.packages.at_hand(profile, deno) {
+            return Ok(Some(provided));
+        }
+        let Some(request) = crate::packages::list_request(profile, deno) else { return Ok(None) };
+        let layer = self.shared.packages.layers().find(request).await?;
+        Ok(layer.map(|layer| Arc::new(Provided::of(layer.into()))))
+    }
+
+    fn layer_report(&self, profile: &Profile, provided: &Provided) -> LayerReport {
+        let preload = self.shared.packages.worker_packages(profile, provided).preload;
         let uses = self.shared.packages.uses(profile);
         let packages = provided.layer.packages().iter().map(|package| {
             let cost = provided.costs.iter().find(|cost| cost.specifier == package.spelling);
@@ -158,7 +171,13 @@ impl Operator<'_> {
                 uses: uses.iter().find(|(name, _)| *name == package.spelling).map_or(0.0, |(_, uses)| *uses),
             }
         });
-        LayerReport { id: provided.layer.name().to_owned(), packages: packages.collect() }
+        let missing = provided.layer.missing().iter().map(|missing| PackageReport {
+            name: missing.package.clone(),
+            spelling: missing.package.clone(),
+            unavailable: Some(missing.reason.clone()),
+            ..PackageReport::default()
+        });
+        LayerReport { id: provided.layer.name().to_owned(), packages: packages.chain(missing).collect() }
     }
 
     fn summary(&self, layer: &Layer) -> LayerSummary {

@@ -47,7 +47,12 @@ impl PackageRules {
         for specifier in preload.iter().flatten() {
             allowed.judge(specifier).map_err(|refusal| wrong("preload", &refusal))?;
         }
-        Ok(Self { allowed, lock: section.packages_lock.clone(), preload })
+        let lock = section.packages_lock.clone();
+        if let Some(lock) = lock.as_ref().filter(|lock| !lock.is_absolute()) {
+            let why = format!("`{}` must be an absolute path", lock.display());
+            return Err(ProfileError::Value { variable: "packages-lock", why });
+        }
+        Ok(Self { allowed, lock, preload })
     }
 
     /// What an administrator should know of these rules.
