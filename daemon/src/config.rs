@@ -218,7 +218,7 @@ pub(crate) fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     let file = File::open(path).map_err(read_error)?;
     let meta = file.metadata().map_err(read_error)?;
     if !meta.is_file() {
-        return Err(untrusted("is not a regular file", "name a TOML file".into()));
+        return Err(untrusted("is not a regular file", "name a file".into()));
     }
     if meta.uid() != nix::unistd::geteuid().as_raw() && meta.uid() != 0 {
         return Err(untrusted(
@@ -232,7 +232,7 @@ pub(crate) fn read_trusted(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(read_error)?;
     if text.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(untrusted("is larger than 1 MiB", "name a TOML file".into()));
+        return Err(untrusted("is larger than 1 MiB", "name a configuration file".into()));
     }
     Ok(text)
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 
+use conductor_upstream::RMCP_LOG_FILTER;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
@@ -17,8 +18,7 @@ use crate::cli::LogFormat;
 /// What is logged, in the notation of `tracing_subscriber`.
 const FILTER_VARIABLE: &str = "CONDUCTOR_LOG";
 
-/// rmcp logs each notification with its payload at info.
-const DEFAULT_FILTER: &str = "info,rmcp=warn";
+const DEFAULT_LEVEL: &str = "info";
 
 /// A log file of the last run larger than this is put aside as `NAME.old` at start, bytes.
 const ROTATE_BYTES: u64 = 8 << 20;
@@ -30,9 +30,9 @@ const ROTATE_BYTES: u64 = 8 << 20;
 pub(crate) fn start(file: Option<&Path>, format: LogFormat) -> io::Result<()> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => {
-            EnvFilter::try_new(format!("rmcp=warn,{text}")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER))
+            EnvFilter::try_new(filter_of(&text)).unwrap_or_else(|_| EnvFilter::new(filter_of(DEFAULT_LEVEL)))
         }
-        Err(_) => EnvFilter::new(DEFAULT_FILTER),
+        Err(_) => EnvFilter::new(filter_of(DEFAULT_LEVEL)),
     };
     let colour = file.is_none() && io::stderr().is_terminal();
     let writer = match file {
@@ -47,6 +47,12 @@ pub(crate) fn start(file: Option<&Path>, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
+/// What is asked for, but for rmcp: it logs whole messages, and errors with the URLs and headers that they came of.
+fn filter_of(text: &str) -> String {
+    let others = text.split(',').filter(|directive| !directive.trim_start().starts_with("rmcp"));
+    others.chain([RMCP_LOG_FILTER]).collect::<Vec<_>>().join(",")
+}
+
 fn open(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -55,4 +61,16 @@ fn open(path: &Path) -> io::Result<File> {
         std::fs::rename(path, path.with_extension("log.old"))?;
     }
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_ask_for_the_messages_themselves() {
+        let filter = filter_of("debug, rmcp=trace,rmcp::service=info,conductor_pool=trace");
+        assert_eq!(filter, format!("debug,conductor_pool=trace,{RMCP_LOG_FILTER}"));
+        assert!(EnvFilter::try_new(filter).is_ok());
+    }
 }

@@ -242,17 +242,22 @@ impl UpstreamService {
 
     /// The tools of a server as far as they are known, with the types of their answers.
     pub fn tools(&self, server: &ServerRef, manifest: &Manifest) -> Vec<ToolEntry> {
+        let identity = self.upstreams.identity(server).ok();
+        let observed = |tool: &ToolEntry| self.learnt.of(identity.as_deref()?, &tool.name);
         let listed = manifest.tools.iter().filter_map(|tool| ToolEntry::from_listed(&server.name, tool));
         listed
             .map(|tool| match tool.output_schema {
                 Some(_) => tool,
-                None => ToolEntry { observed: self.learnt.of(&tool), ..tool },
+                None => ToolEntry { observed: observed(&tool), ..tool },
             })
             .collect()
     }
 
-    fn learn(&self, server: &str, tool: &str, value: &serde_json::Value) {
-        self.learnt.learn(server, tool, value);
+    fn learn(&self, server: &ServerRef, tool: &str, value: &serde_json::Value) {
+        // Gone in the meantime: nobody will ask.
+        if let Ok(identity) = self.upstreams.identity(server) {
+            self.learnt.learn(&identity, tool, value);
+        }
     }
 
     /// Forgets what nobody needed for a while, for as long as the daemon runs.

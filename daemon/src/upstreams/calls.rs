@@ -110,7 +110,7 @@ impl UpstreamCalls {
         let output = listed.and_then(|listed| listed.get("outputSchema"));
         let value = unwrap(result, output).map_err(|error| tool_failed(&server.name, &tool, error))?;
         if output.is_none() {
-            self.service.learn(&server.name, &tool, &value);
+            self.service.learn(server, &tool, &value);
         }
         Ok(value)
     }

@@ -1,16 +1,17 @@
 //! What was learnt of the answers of tools that declare no type of their own: shapes, never values.
 //!
-//! Kept in a small file of the state directory by server and tool name; a broken one is started anew.
+//! Kept in a small file of the state directory by the server's identity and the tool's name, so that servers of one name in
+//! different profiles learn nothing of each other. A file that is broken, or full, is started anew.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conductor_catalog::{Observed, ToolEntry};
+use conductor_catalog::Observed;
 use serde_json::Value;
 
-/// Tools of which something is kept: those of some dozens of servers.
+/// Tools of which something is kept, those of some dozens of servers. More have come of configurations that are gone.
 const MAX_TOOLS: usize = 2048;
 
 /// Answers of one tool after which its shape is taken as known.
@@ -41,8 +42,8 @@ impl Learnt {
         Self { file, shapes: Mutex::new(Shapes { by_tool, is_saved: true }) }
     }
 
-    pub(super) fn of(&self, tool: &ToolEntry) -> Option<Observed> {
-        self.shapes().by_tool.get(&key(&tool.server, &tool.name)).cloned()
+    pub(super) fn of(&self, server: &str, tool: &str) -> Option<Observed> {
+        self.shapes().by_tool.get(&key(server, tool)).cloned()
     }
 
     /// Learns from one answer; true when that is worth saving.
@@ -50,7 +51,7 @@ impl Learnt {
         let mut shapes = self.shapes();
         let key = key(server, tool);
         if !shapes.by_tool.contains_key(&key) && shapes.by_tool.len() >= MAX_TOOLS {
-            return false;
+            shapes.by_tool.clear();
         }
         let observed = shapes.by_tool.entry(key).or_default();
         if observed.n_samples() >= MAX_SAMPLES {
@@ -99,23 +100,19 @@ mod tests {
 
     use super::*;
 
-    fn tool(name: &str) -> ToolEntry {
-        ToolEntry::from_listed("s", &json!({ "name": name })).expect("has a name")
-    }
-
     #[test]
     fn shapes_outlive_the_daemon_and_a_broken_file_does_no_harm() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("state/learnt.json");
         let learnt = Learnt::open(file.clone());
-        assert!(learnt.of(&tool("t")).is_none());
+        assert!(learnt.of("s", "t").is_none());
         assert!(learnt.learn("s", "t", &json!({ "secret": "value" })));
         learnt.save();
         let again = Learnt::open(file.clone());
-        assert!(again.of(&tool("t")).is_some() && again.of(&tool("u")).is_none());
+        assert!(again.of("s", "t").is_some() && again.of("s", "u").is_none());
         let kept = std::fs::read_to_string(&file).expect("is there");
         assert!(!kept.contains("value"), "values are not kept: {kept}");
         std::fs::write(&file, "{").expect("writes");
-        assert!(Learnt::open(file).of(&tool("t")).is_none());
+        assert!(Learnt::open(file).of("s", "t").is_none());
     }
 }

@@ -186,3 +186,22 @@ fn a_server_gets_its_own_environment_and_nobody_elses() {
     assert_ne!(first[5], second[5], "other values are another server");
     assert_eq!(first[6], second[6], "equal entries are one");
 }
+
+#[test]
+fn what_is_learnt_of_answers_is_not_told_to_another_profile() {
+    let home = Home::new();
+    let _daemon = Daemon::start(&home);
+    let session = |profile: &str| {
+        let file = home.path(&format!("{profile}.json"));
+        write(&file, &json!({ "same": recorder(&home, profile) }));
+        Shim::session_with(&home, |command| {
+            command.env("MCP_CONDUCTOR_MCP_CONFIG", &file);
+        })
+    };
+    let (one, two) = (session("one"), session("two"));
+    let code = "await mcp.same.echo({ message: JSON.stringify({ customer4711: 1 }) })";
+    assert_eq!(one.call(code).value(), &json!({ "customer4711": 1 }));
+    let details = |shim: &Shim| tool(shim, "get_tool_details", json!({ "server": "same" })).text().to_owned();
+    assert!(details(&one).contains("customer4711"), "{}", details(&one));
+    assert!(!details(&two).contains("customer4711"), "{}", details(&two));
+}

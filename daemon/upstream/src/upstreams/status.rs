@@ -10,7 +10,8 @@ use crate::config::{Disabled, Endpoint, Scope, Server};
 use crate::connection::open::OpenError;
 use crate::connection::state::PhaseStatus;
 use crate::manifest::Manifest;
-use crate::session::ProfileId;
+use crate::error::CallError;
+use crate::session::{ProfileId, ServerRef};
 use crate::upstreams::Upstreams;
 use crate::upstreams::registry::{Connection, Entry};
 
@@ -88,6 +89,14 @@ impl Upstreams {
         let mut profiles: Vec<_> = self.registry().profiles.keys().cloned().collect();
         profiles.sort();
         profiles.iter().flat_map(|profile| self.status_of(profile)).collect()
+    }
+
+    /// Names what a server is: equal for equal configurations with equal secrets, whatever the servers are called.
+    ///
+    /// # Errors
+    /// The profile has no such server, or it is disabled.
+    pub fn identity(&self, server: &ServerRef) -> Result<String, CallError> {
+        Ok(self.entry(server)?.identity.to_string())
     }
 
     /// The servers of a profile, by name.
