@@ -29,7 +29,8 @@ use crate::exec::schema;
 use crate::supervisor::Shared;
 
 /// Names that no exposed tool takes.
-pub(super) const OWN_TOOLS: [&str; 4] = [schema::TOOL_NAME, discovery::LIST, discovery::DETAILS, discovery::SEARCH];
+pub(super) const OWN_TOOLS: [&str; 4] =
+    [schema::TOOL_NAME, discovery::LIST, discovery::DETAILS, discovery::SEARCH];
 
 /// Progress that waits for the client: a burst has room, and a client that does not read misses some.
 const PROGRESS: usize = 256;
@@ -279,4 +280,66 @@ pub(super) async fn learn_unknown(session: &Session, shared: &Arc<Shared>, serve
 /// The members of a result that lists.
 pub(super) fn page(key: &str, items: Value) -> Map<String, Value> {
     Map::from_iter([(key.to_owned(), items)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str, prefix: &str, manifest: Value) -> Known {
+        let mut all = json!({ "era": "initialize", "protocolVersion": "2025-11-25" });
+        all.as_object_mut().expect("an object").extend(manifest.as_object().expect("an object").clone());
+        Known {
+            server: ServerRef::new(ProfileId::new("p"), name),
+            what: [Expose::Tools, Expose::Resources, Expose::Prompts].into(),
+            prefix: prefix.to_owned(),
+            manifest: Some(Arc::new(serde_json::from_value(all).expect("a manifest"))),
+        }
+    }
+
+    fn names(named: &[Named<'_>]) -> Vec<String> {
+        named.iter().map(|named| named.name.clone()).collect()
+    }
+
+    #[test]
+    fn no_exposed_tool_takes_a_name_of_conductors_own() {
+        let tools = json!({ "tools": [{ "name": "search_tools" }, { "name": "plain" }, { "name": "a.b" }] });
+        let catalogue = Catalogue { servers: vec![known("s", "", tools)] };
+        let names = names(&catalogue.tools());
+        assert!(names.is_sorted() && names.contains(&"plain".to_owned()), "{names:?}");
+        assert!(names.iter().all(|name| !OWN_TOOLS.contains(&name.as_str())), "{names:?}");
+        for name in &names {
+            let target = catalogue.tool(name).expect("each is found by its name");
+            assert!(matches!(target.of, Of::Tool(tool) if tool == "plain" || tool != *name));
+        }
+        assert_eq!(catalogue.tool("search_tools"), None);
+    }
+
+    #[test]
+    fn only_what_the_configuration_names_is_exposed() {
+        let lists = json!({ "tools": [{ "name": "t" }], "prompts": [{ "name": "p" }], "resources": [{ "uri": "r:1" }] });
+        let mut server = known("s", "x", lists);
+        server.what = [Expose::Prompts].into();
+        let catalogue = Catalogue { servers: vec![server] };
+        assert_eq!(names(&catalogue.prompts()), ["x_p"]);
+        assert_eq!((catalogue.tools().len(), catalogue.resources().len()), (0, 0));
+        assert_eq!(catalogue.resource("r:1"), None);
+    }
+
+    #[test]
+    fn a_uri_goes_to_the_server_that_lists_it_or_has_the_closest_template() {
+        let template = |uri: &str| json!({ "uriTemplate": uri });
+        let a = json!({ "resources": [{ "uri": "f:/one" }], "resourceTemplates": [template("f:/{path}")] });
+        let b =
+            json!({ "resources": [{ "uri": "f:/one" }], "resourceTemplates": [template("f:/deep/{path}")] });
+        let mut catalogue = Catalogue { servers: vec![known("a", "a", a), known("b", "b", b)] };
+        let of = |catalogue: &Catalogue, uri: &str| catalogue.resource(uri).map(|target| target.server.name);
+        assert_eq!(of(&catalogue, "f:/one").as_deref(), Some("a"));
+        assert_eq!(of(&catalogue, "f:/two").as_deref(), Some("a"));
+        assert_eq!(of(&catalogue, "f:/deep/er").as_deref(), Some("b"));
+        assert_eq!(of(&catalogue, "g:/none"), None, "two could have it");
+        assert_eq!(catalogue.resources().len(), 1);
+        catalogue.servers.pop();
+        assert_eq!(of(&catalogue, "g:/none").as_deref(), Some("a"), "its list may be incomplete");
+    }
 }

@@ -50,10 +50,12 @@ impl Lists {
     }
 
     /// Whether the client has another list than this; it will not be said again until it has asked for it.
-    fn outdates(&self, list: List, content: &Value) -> bool {
+    fn outdates(&self, list: List, content: impl FnOnce() -> Value) -> bool {
+        let Some(before) = lock(&self.shown)[list as usize] else { return false };
+        let is_outdated = before != hash(&content());
         let shown = &mut lock(&self.shown)[list as usize];
-        let is_outdated = shown.is_some_and(|shown| shown != hash(content));
-        if is_outdated {
+        // The client may have asked anew meanwhile.
+        if is_outdated && *shown == Some(before) {
             *shown = None;
         }
         is_outdated
@@ -130,7 +132,7 @@ pub(super) async fn keep(session: Arc<Session>, shared: Arc<Shared>) {
         let mut is_learnt = false;
         loop {
             for list in ALL {
-                if session.lists.outdates(list, &server.list(list)) {
+                if session.lists.outdates(list, || server.list(list)) {
                     session.lists.tell(&session, list).await;
                 }
             }
@@ -165,13 +167,13 @@ mod tests {
     #[test]
     fn a_client_is_told_once_of_a_list_that_it_has() {
         let lists = Lists::default();
-        assert!(!lists.outdates(List::Tools, &json!([1])), "it never asked");
+        assert!(!lists.outdates(List::Tools, || json!([1])), "it never asked");
         lists.show(List::Tools, &json!([1]));
-        assert!(!lists.outdates(List::Tools, &json!([1])));
-        assert!(!lists.outdates(List::Prompts, &json!([1])));
-        assert!(lists.outdates(List::Tools, &json!([2])));
-        assert!(!lists.outdates(List::Tools, &json!([3])), "it was told already");
+        assert!(!lists.outdates(List::Tools, || json!([1])));
+        assert!(!lists.outdates(List::Prompts, || json!([1])));
+        assert!(lists.outdates(List::Tools, || json!([2])));
+        assert!(!lists.outdates(List::Tools, || json!([3])), "it was told already");
         lists.show(List::Tools, &json!([3]));
-        assert!(lists.outdates(List::Tools, &json!([1])));
+        assert!(lists.outdates(List::Tools, || json!([1])));
     }
 }

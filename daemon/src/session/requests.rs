@@ -173,7 +173,11 @@ impl Link {
         let open = lock(&self.open);
         let by_tool = open.iter().rev().find(|call| call.server.as_deref() == Some(server));
         let by_code = || open.iter().rev().find(|call| call.server.is_none());
-        by_tool.or_else(by_code).map(|call| (call.capabilities.clone(), call.questions.clone()))
+        // Profiles that share a server may have different names for it.
+        by_tool
+            .or_else(by_code)
+            .or(open.last())
+            .map(|call| (call.capabilities.clone(), call.questions.clone()))
     }
 
     fn log(&self, server: &str, level: &str, logger: Option<&str>, data: &Value) {

@@ -4,7 +4,7 @@
 //! In the second case the request is answered with `input_required`, and the call waits in [`Suspended`] under its
 //! `requestState` until the client repeats the request with the replies (MRTR, SEP-2322). So a running worker is not
 //! suspended: it waits for its upstream's answer as for any other, its own time limit goes on, and it keeps its place among
-//! the session's calls in flight.
+//! the session's calls in flight. Output of its code is told to the next request.
 //!
 //! A client that never comes back ends the call after [`ANSWER_TIME`], and so does the end of its session. A
 //! `requestState` is valid once, in its own session, and for the same request; it is a name, not a secret.

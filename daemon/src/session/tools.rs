@@ -1,7 +1,8 @@
-//! The MCP server of one session: which tools there are and what calling them does.
+//! The MCP server of one session: which tools, resources and prompts there are, its own and those of exposed servers, and
+//! what asking for them does.
 //!
-//! Owns nothing; asks the session for its profile and the executor for results. Lists are answered from what is known,
-//! never waiting for a worker.
+//! Owns nothing; asks the session for its profile, the executor for results, and upstream servers for theirs. Lists are
+//! answered from what is known, never waiting for a worker.
 
 #![expect(deprecated, reason = "logging is on its way out of MCP (SEP-2577), and clients of today use it")]
 
