@@ -97,7 +97,7 @@ async fn a_server_that_always_fails_is_left_alone_for_a_while_until_somebody_res
     }
     let error = bed.call("h", "echo", json!({})).await.unwrap_err();
     let CallError::Unavailable { failures: 5, .. } = error else { panic!("{error:?}") };
-    assert!(error.to_string().contains("hint: conductorctl restart h"), "{error}");
+    assert!(error.to_string().contains("hint: conductorctl servers restart h"), "{error}");
     assert_eq!(bed.status("h").state, ServerState::Unavailable);
     bed.upstreams.restart(&server("h")).unwrap();
     until("it was tried", || bed.status("h").failures == 1).await;
