@@ -13,6 +13,10 @@ const MAX_DESCRIPTORS: u64 = 128;
 /// Descriptors of a worker that may use the network or start programs.
 const MAX_DESCRIPTORS_CONNECTED: u64 = 1024;
 
+/// Size to which a worker may make a file that it may write: far above what code produces, so that a mistake ends before
+/// the disk is full.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+
 /// CPU time per core after which the kernel ends a worker that the daemon has forgotten. Far above any run's limit.
 const CPU_SECONDS: u64 = 3600;
 
@@ -62,13 +66,19 @@ pub(crate) fn jail(spec: &WorkerSpec, own: Own<'_>, layers: &BTreeSet<Layer>) ->
 
 fn limits(spec: &WorkerSpec, fills_deno_dir: bool, compiles: bool) -> Limits {
     let grants = &spec.grants;
-    // Programs and libraries write with the worker's limits, so granting them is granting files.
-    let writes = fills_deno_dir || grants.write != Grant::None || grants.is_unsandboxed();
+    let file_size = if grants.is_unsandboxed() {
+        // Programs and libraries write with the worker's limits, and what they need is not known here.
+        None
+    } else if fills_deno_dir || grants.write != Grant::None {
+        Some(MAX_FILE_BYTES)
+    } else {
+        Some(0)
+    };
     let connected = grants.net != Grant::None || grants.is_unsandboxed();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Limits {
         data: Some(Limits::data_for_heap(spec.heap_mib, compiles)),
-        file_size: (!writes).then_some(0),
+        file_size,
         descriptors: if connected { MAX_DESCRIPTORS_CONNECTED } else { MAX_DESCRIPTORS },
         cpu_seconds: Some(CPU_SECONDS * cores as u64),
     }

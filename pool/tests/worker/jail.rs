@@ -221,6 +221,33 @@ async fn a_worker_without_v8s_compiler_can_make_no_code() {
     assert_eq!(json_of(bench.run(EVERYDAY).await), everyday("undefined"));
 }
 
+/// Each isolate reserves memory for code that it may never have, and the limit counts that.
+#[tokio::test]
+async fn four_web_workers_fit_beside_the_code_and_many_do_not() {
+    let bench = Bench::new();
+    let code = |count: usize| {
+        format!(
+            "const code = 'const all = []; for (let n = 0; n < 1e5; n++) all.push({{ n }}); postMessage(all.length)';
+             const url = URL.createObjectURL(new Blob([code], {{ type: 'text/javascript' }}));
+             const make = () => new Promise((done) => new Worker(url, {{ type: 'module' }}).onmessage = (event) => done(event.data));
+             const answers = await Promise.all(Array.from({{ length: {count} }}, make));
+             return answers.every((answer) => answer === 1e5);"
+        )
+    };
+    for heap_mib in [256, 64] {
+        let spec = WorkerSpec { heap_mib, ..bench.spec() };
+        let mut job = job(&code(4));
+        job.limits.linger = std::time::Duration::from_millis(50);
+        assert_eq!(json_of(bench.run_job(&spec, job).await), json!(true), "{heap_mib} MiB");
+    }
+    let report = bench.run(&code(64)).await;
+    assert!(
+        matches!(report.verdict, conductor_pool::Verdict::Exited { out_of_memory: true, .. }),
+        "{:?}",
+        report.verdict
+    );
+}
+
 #[test]
 fn the_launcher_can_prove_its_jail() {
     let launcher = config(Path::new("/nonexistent")).launcher;
