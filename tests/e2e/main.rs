@@ -9,6 +9,8 @@ mod diagnosis;
 mod expose;
 mod faults;
 mod input;
+#[cfg(target_os = "linux")]
+mod jail;
 mod lifecycle;
 mod packages;
 mod parallel;

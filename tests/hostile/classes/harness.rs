@@ -1,0 +1,47 @@
+//! Classes 111 to 121: the program that runs the code, its channel, and the code's own text.
+
+use super::files::adopt;
+use super::output::frames;
+use crate::case::{Case, program};
+
+pub(crate) const CASES: &[Case] = &[
+    program(111, "V", "Object.prototype.toJSON = () => 'lie'; Array.prototype.toJSON = () => { throw 1 }; ({ a: [42] })").gives("{\"a\":[42]}"),
+    program(111, "V", "Object.prototype.get = Object.prototype.value = 'polluted'; Number.prototype.toJSON = () => 0; 42").gives("42"),
+    program(111, "VF", "Object.prototype.then = (resolve) => resolve('lie'); 42"),
+    program(112, "V", "JSON.stringify = JSON.parse = () => { throw 1 }; ({ a: 42 })").gives("{\"a\":42}"),
+    program(112, "V", "TextEncoder.prototype.encode = TextEncoder.prototype.encodeInto = () => new Uint8Array(9); 42").gives("42"),
+    program(112, "V", "Uint8Array.prototype.subarray = Uint8Array.prototype.set = () => { throw 1 }; 42").gives("42"),
+    program(112, "V", "for (const name of ['map', 'join', 'push', 'forEach', 'slice']) Array.prototype[name] = () => { throw 1 }; 42").gives("42"),
+    program(113, "V", "Promise.prototype.then = Promise.prototype.catch = () => { throw 1 }; 42").gives("42"),
+    program(113, "V", "Promise.resolve = () => { throw 1 }; globalThis.Promise = undefined; 42").gives("42"),
+    program(114, "V", "Object.defineProperty(globalThis, 'Deno', { get() { throw 1 } }); 42").gives("42"),
+    program(114, "V", "Deno.exit = process.exit = () => { throw 1 }; 42").gives("42"),
+    program(114, "V", "for (const key of Object.keys(Deno)) try { Object.defineProperty(Deno, key, { get() { throw 1 } }) } catch {}\n42").gives("42"),
+    program(115, "TFV", "for await (const _ of Deno.stdin.readable);"),
+    program(115, "TF", "import fs from 'node:fs'; fs.closeSync(3); fs.closeSync(4); for (;;);"),
+    program(116, "V", "await conductor.result('nothing').catch((error) => error.message.length > 0)").gives("true"),
+    program(117, "FV", "Promise.reject(new Error('x')); 1"),
+    program(117, "FV", "setTimeout(() => { throw new Error('x') }, 20); 1"),
+    program(117, "FV", "queueMicrotask(() => { throw new Error('x') }); 1"),
+    program(118, "V", "Deno.exit(0)"),
+    program(118, "F", "Deno.exit(9)"),
+    program(118, "F", "Deno.exit(137)"),
+    program(118, "F", "process.reallyExit(3)"),
+    program(118, "F", "process.abort()"),
+    program(119, "FV", frames!("frame('{\"call\":{\"id\":7,\"method\":\"result\",\"params\":{\"id\":\"someone-elses\"}}}'); await wait(); 'own'")),
+    program(119, "FV", frames!("for (let n = 0; n < 3; n++) frame('{\"call\":{\"id\":7,\"method\":\"upstream\",\"params\":{\"execution\":\"forged\"}}}'); await wait(); 'own'")),
+    program(119, "F", frames!("let all = ''; for (let n = 0; n < 10_000; n++) { const text = '{\"call\":{\"id\":' + n + ',\"method\":\"result\",\"params\":{}}}'; all += length(text.length) + text } write(4, all); await wait(); for (;;);")),
+    program(119, "FV", frames!("frame('{\"settled\":{\"kind\":\"json\",\"value\":1}}'); frame('{\"call\":{\"id\":1,\"method\":\"result\",\"params\":{\"id\":\"x\"}}}'); await wait(); 'own'")),
+    program(120, "F", "await conductor.result('x'.repeat(64e6))"),
+    program(120, "F", "const cycle = {}; cycle.self = cycle; await conductor.result(cycle)"),
+    program(120, "F", "await conductor.result(JSON.parse('{\"__proto__\":{\"id\":1},\"constructor\":2}'))"),
+    program(121, "V", "\u{feff}42").gives("42"),
+    program(121, "FV", "1 /* unterminated"),
+    program(121, "FV", "return 42"),
+    program(121, "FV", "'\u{2028}\u{2029}'.length"),
+    program(121, "FV", "`unterminated"),
+    program(121, "FV", "42 \0"),
+    program(121, "FV", "}); process.exit(3); ({"),
+    program(121, "FV", "*/ 42"),
+    program(121, "FV", "'\\ud800'.length"),
+];

@@ -1,0 +1,402 @@
+//! Where the table is tried: a daemon, its sessions, what must not be reached, and what must be the same after each case.
+//!
+//! Two kinds of machine: this one, and one whose kernel has neither Landlock nor seccomp filters. The second is this one
+//! behind a filter that answers those two calls as such a kernel does. Where it can be (the tests run as root), the daemon
+//! lives in a network of its own that has a loopback interface and nothing else, whose counters tell every packet.
+
+use std::collections::BTreeMap;
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conductor_tests::{Answer, DEADLINE, Daemon, Home, Process, Shim, wait_for};
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use serde_json::{Value, json};
+
+use crate::case::{ATTEMPTS, Case, Outcome, outcome};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// With every layer of the jail that this kernel has.
+    Jailed,
+    /// Without Landlock and seccomp.
+    Bare,
+}
+
+/// Idle workers of each set of grants.
+const IDLE: u64 = 2;
+
+/// How soon the daemon must answer an innocent call after a hostile one.
+const CANARY_TIME: Duration = Duration::from_secs(1);
+
+/// What no answer and no log may hold.
+const SECRETS: [&str; 3] =
+    ["c4n4ry-of-a-file", "c4n4ry-of-the-daemons-environment", "c4n4ry-of-another-session"];
+
+/// What a worker that nobody has used looks like from the inside, and that a daemon is there to give one.
+const CANARY: &str = "({ answer: 6 * 7, globals: Reflect.ownKeys(globalThis).length, prototype: Reflect.ownKeys(Object.prototype).length,\n\
+     storage: (() => { try { return localStorage.length } catch (error) { return error.name } })(),\n\
+     caches: await caches.open('x').then(() => 'opened', (error) => error.name) })";
+
+pub(crate) struct Ground {
+    machine: Machine,
+    home: Arc<Home>,
+    daemon: Daemon,
+    /// One session for each set of grants.
+    sessions: BTreeMap<&'static str, Shim>,
+    canary: Shim,
+    untouched: Value,
+    rest: Rest,
+    network: Network,
+    /// Packets sent before the first case: the jail's own test sends some where nothing stops it.
+    packets: u64,
+}
+
+/// What the daemon holds when nothing runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Rest {
+    descriptors: usize,
+    children: usize,
+    workers: usize,
+    files: BTreeMap<PathBuf, (u64, i64)>,
+}
+
+impl Rest {
+    /// Fewer descriptors are none left behind: at the first look a connection may just have been closing.
+    fn is_back_at(&self, before: &Self) -> bool {
+        self.descriptors <= before.descriptors
+            && (self.children, self.workers, &self.files) == (before.children, before.workers, &before.files)
+    }
+}
+
+/// Listeners that nobody may reach, in the daemon's network.
+struct Network {
+    tcp: TcpListener,
+    udp: UdpSocket,
+    path: UnixListener,
+    name: UnixListener,
+    /// The daemon has it to itself.
+    private: bool,
+}
+
+impl Ground {
+    pub(crate) fn new(machine: Machine, heap_mib: u32) -> Self {
+        let home = Home::new();
+        home.configure(&format!(
+            "[pool]\nidle-per-profile = {IDLE}\nmax-idle = 64\n[profiles.default]\nheap-mib = {heap_mib}\nlinger = \"200ms\"\n\
+             max-output-bytes = 1000000\nmax-calls-per-minute = 1000000\n[policy]\n\
+             session-grants = [\"read\", \"write\", \"net\", \"env\", \"run\", \"ffi\"]\n"
+        ));
+        plant(&home);
+        // A thread's filters and network are those of what it starts, and end with it.
+        let (network, daemon) = std::thread::scope(|scope| {
+            let start = scope.spawn(|| {
+                let network = Network::new(&home);
+                if machine == Machine::Bare {
+                    take_layers_away();
+                }
+                let daemon = Daemon::start_with(&home, |command| {
+                    command.env("CONDUCTOR_SECRET", SECRETS[1]);
+                });
+                (network, daemon)
+            });
+            start.join().expect("the daemon starts")
+        });
+        let jail =
+            daemon.wait_for_status("the jail was tried out", |status| status.jail.state != "checking").jail;
+        let missing: Vec<_> = jail.layers.iter().filter(|layer| layer.state == "missing").collect();
+        assert_eq!(missing.len(), if machine == Machine::Bare { 2 } else { 0 }, "{jail:?}");
+        let canary = Shim::session_with(&home, |command| {
+            command.env("MCP_CONDUCTOR_RUN_ARGS", "allow-env=OTHER").env("OTHER", SECRETS[2]);
+        });
+        let untouched = canary.call(CANARY).value().clone();
+        let rest = Rest { descriptors: 0, children: 0, workers: 0, files: BTreeMap::new() };
+        let packets = packets(daemon.pid(), network.private);
+        let sessions = BTreeMap::new();
+        let mut ground = Self { machine, home, daemon, sessions, canary, untouched, rest, network, packets };
+        ground.rest = ground.at_rest("at the start");
+        ground
+    }
+
+    /// Plays one case; tells what was not as it must be.
+    pub(crate) fn play(&mut self, case: &Case) -> Result<(), String> {
+        let label = format!(
+            "class {} on {:?}: {:.80}",
+            case.class,
+            self.machine,
+            case.source().trim_start_matches(ATTEMPTS).trim()
+        );
+        self.open_session(case.grants);
+        let shim = &self.sessions[case.grants];
+        let code = self.filled(&case.source());
+        let id = shim.start_call(json!({ "deno_code": code, "timeout": case.timeout() }));
+        let answer = shim.answer(id);
+        let outcome = outcome(case, &answer);
+        let may_reach =
+            outcome == Ok(Outcome::Breach) && case.allows(Outcome::Breach, self.machine == Machine::Bare);
+        assert!(self.network.is_silent() || may_reach, "{label}: something was reached");
+        self.look_around(&label, &answer);
+        assert_eq!(self.sessions[case.grants].answers(id), 1, "{label}: one answer");
+        match outcome {
+            Ok(outcome) if case.allows(outcome, self.machine == Machine::Bare) => Ok(()),
+            Ok(outcome) => Err(format!(
+                "{label}\n  {outcome:?}, not {}: {:.600}",
+                case.letters(self.machine == Machine::Bare),
+                answer.result()["structuredContent"].to_string()
+            )),
+            Err(why) => Err(format!("{label}\n  {why:.600}")),
+        }
+    }
+
+    fn open_session(&mut self, grants: &'static str) {
+        if self.sessions.contains_key(grants) {
+            return;
+        }
+        let run_args = self.filled(grants);
+        let shim = Shim::session_with(&self.home, |command| {
+            command
+                .env("MCP_CONDUCTOR_RUN_ARGS", run_args)
+                .env("MCP_CONDUCTOR_WORKSPACE", self.home.workspace());
+        });
+        // The first call makes the session's workers.
+        assert_eq!(shim.call("1").value(), 1);
+        self.sessions.insert(grants, shim);
+        self.rest = self.at_rest(grants);
+    }
+
+    /// What holds after every case.
+    fn look_around(&self, label: &str, answer: &Answer) {
+        let text = answer.message.to_string();
+        for secret in SECRETS {
+            assert!(!text.contains(secret), "{label}: {secret} is in the answer: {text}");
+        }
+        self.answers_the_canary(label);
+        empty(&self.home.workspace());
+        wait_for(&format!("{label}: everything is as before"), DEADLINE, || {
+            let now = self.at_rest(label);
+            if now.is_back_at(&self.rest) { Ok(()) } else { Err(differences(&self.rest, &now)) }
+        });
+    }
+
+    /// On a loaded machine one of three must be in time.
+    fn answers_the_canary(&self, label: &str) {
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let started = Instant::now();
+            let answer = self.canary.call(CANARY);
+            assert_eq!(answer.value(), &self.untouched, "{label}: the next worker is not as new");
+            times.push(started.elapsed());
+            if started.elapsed() <= CANARY_TIME {
+                return;
+            }
+        }
+        panic!("{label}: the canary took {times:?}");
+    }
+
+    fn at_rest(&self, label: &str) -> Rest {
+        let sessions = self.sessions.len() + 1;
+        let what = format!("{label}: the pool is full again");
+        let status = self.daemon.wait_for_status(&what, |status| {
+            let is_full = |profile: &conductor_protocol::status::ProfileStatus| {
+                (profile.idle, profile.busy, profile.booting, profile.queued) == (IDLE, 0, 0, 0)
+                    && profile.breaker == "closed"
+            };
+            status.sessions.len() == sessions
+                && status.pool.profiles.len() == sessions
+                && status.pool.profiles.iter().all(is_full)
+        });
+        drop(status);
+        let processes = Process::all();
+        let count = |is_it: &dyn Fn(&&Process) -> bool| processes.iter().filter(is_it).count();
+        Rest {
+            descriptors: self.daemon.descriptors(),
+            children: count(&|process| process.parent == self.daemon.pid()),
+            workers: count(&|process| process.is_worker_below(&self.home.path(""))),
+            files: files(&self.home),
+        }
+    }
+
+    /// What holds for all that was written meanwhile. `sends`: a case was granted the network.
+    pub(crate) fn finish(self, sends: bool) {
+        let Self { home, daemon, network, sessions, canary, packets: before, .. } = self;
+        if !sends {
+            assert_eq!(packets(daemon.pid(), network.private), before, "packets were sent");
+        }
+        drop((sessions, canary, daemon));
+        for name in ["log", "stderr", "shim-stderr"] {
+            let text = std::fs::read(home.path(name)).unwrap_or_default();
+            let text = String::from_utf8(text).expect("logs are text");
+            for secret in SECRETS {
+                assert!(!text.contains(secret), "{secret} is in {name}");
+            }
+            assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{name} has control characters");
+            if name == "log" {
+                for line in text.lines() {
+                    let entry: Value = serde_json::from_str(line).expect("each line of the log is JSON");
+                    assert_ne!(entry["fields"]["message"], "forged", "{line}");
+                }
+            }
+        }
+    }
+
+    /// Puts the places of this ground into a case's text.
+    fn filled(&self, text: &str) -> String {
+        let port =
+            |addr: std::io::Result<std::net::SocketAddr>| addr.expect("it is bound").port().to_string();
+        let path = |path: PathBuf| path.display().to_string();
+        [
+            ("{secret}", path(self.home.path("outside/secret.json"))),
+            ("{outside}", path(self.home.path("outside"))),
+            ("{ws}", path(self.home.workspace())),
+            ("{cache}", path(self.home.home().join(".cache/conductor"))),
+            ("{harness}", path(harness(&self.home))),
+            ("{pid}", self.daemon.pid().to_string()),
+            ("{socket}", path(self.home.socket())),
+            ("{listener}", path(self.home.path("listener"))),
+            ("{name}", path(self.home.path("name"))),
+            ("{tcp}", port(self.network.tcp.local_addr())),
+            ("{udp}", port(self.network.udp.local_addr())),
+        ]
+        .iter()
+        .fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
+impl Network {
+    /// In the calling thread's network, which it makes a private one if it may.
+    fn new(home: &Home) -> Self {
+        let private = unshare(CloneFlags::CLONE_NEWNET).is_ok();
+        if private {
+            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.is_ok_and(|status| status.success()), "the loopback interface is there");
+        }
+        let address = SocketAddr::from_abstract_name(home.path("name").as_os_str().as_encoded_bytes());
+        let network = Self {
+            tcp: TcpListener::bind("127.0.0.1:0").expect("binds"),
+            udp: UdpSocket::bind("127.0.0.1:0").expect("binds"),
+            path: UnixListener::bind(home.path("listener")).expect("binds"),
+            name: UnixListener::bind_addr(&address.expect("a name")).expect("binds"),
+            private,
+        };
+        network.tcp.set_nonblocking(true).expect("sets it");
+        network.udp.set_nonblocking(true).expect("sets it");
+        network.path.set_nonblocking(true).expect("sets it");
+        network.name.set_nonblocking(true).expect("sets it");
+        network
+    }
+
+    /// Nobody has come since the last look.
+    fn is_silent(&self) -> bool {
+        self.tcp.accept().is_err()
+            && self.udp.recv(&mut [0]).is_err()
+            && self.path.accept().is_err()
+            && self.name.accept().is_err()
+    }
+}
+
+/// Packets sent in the network of a process that has it to itself; in a shared one they are not its own.
+fn packets(pid: i32, private: bool) -> u64 {
+    if !private {
+        return 0;
+    }
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).expect("Linux has it");
+    let sent = table
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_whitespace().nth(9)?.parse::<u64>().ok());
+    sent.sum()
+}
+
+/// For the calling thread and what it starts: the kernel has neither Landlock nor seccomp filters.
+fn take_layers_away() {
+    let calls = [libc::SYS_landlock_create_ruleset, libc::SYS_seccomp].map(|call| (call, vec![]));
+    let answer = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let architecture = std::env::consts::ARCH.try_into().expect("a processor with a table");
+    let filter =
+        SeccompFilter::new(calls.into(), SeccompAction::Allow, answer, architecture).expect("a filter");
+    let filter: BpfProgram = filter.try_into().expect("compiles");
+    seccompiler::apply_filter(&filter).expect("this kernel has filters");
+}
+
+/// What code must not reach, and what lies in wait for it in its workspace.
+fn plant(home: &Home) {
+    let outside = home.path("outside");
+    std::fs::create_dir(&outside).expect("makes it");
+    std::fs::write(outside.join("secret.json"), format!("\"{}\"", SECRETS[0])).expect("writes");
+    std::fs::write(outside.join("module.js"), "export default 'BREACH'; globalThis.postMessage?.(1);")
+        .expect("writes");
+    bait(&home.workspace());
+}
+
+fn bait(workspace: &Path) {
+    let link = workspace.join("link.json");
+    let target = workspace.parent().expect("has one").join("outside/secret.json");
+    std::os::unix::fs::symlink(target, link).expect("links");
+    for (name, text) in [
+        ("deno.json", r#"{"imports":{"bait":"./bait.js"},"unstable":["kv"],"nodeModulesDir":"auto"}"#),
+        ("package.json", r#"{"name":"x","dependencies":{"bait":"file:./bait"},"main":"bait.js"}"#),
+        (".npmrc", "registry=http://127.0.0.1:9/\n"),
+        ("bait.js", "export default 'BREACH';"),
+    ] {
+        std::fs::write(workspace.join(name), text).expect("writes");
+    }
+}
+
+/// Makes the workspace as it was: what code was granted to write there is no trace.
+fn empty(workspace: &Path) {
+    for entry in std::fs::read_dir(workspace).expect("is there").flatten() {
+        let path = entry.path();
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.expect("removes what code left");
+    }
+    bait(workspace);
+}
+
+fn harness(home: &Home) -> PathBuf {
+    let dir = home.home().join(".cache/conductor/harness");
+    let mut files = std::fs::read_dir(dir).expect("workers have booted").flatten();
+    files.next().expect("the harness is a file").path()
+}
+
+/// Every file of the home but logs, sockets and the workspace, with its size and when it was changed.
+fn files(home: &Home) -> BTreeMap<PathBuf, (u64, i64)> {
+    let root = home.path("");
+    let logs = ["log", "stderr", "shim-stderr", "ws"].map(|name| home.path(name));
+    let mut found = BTreeMap::new();
+    let mut left = vec![root];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+            if logs.contains(&path) {
+                continue;
+            }
+            if meta.is_dir() {
+                left.push(path);
+            } else {
+                found.insert(path, (meta.len(), meta.mtime_nsec() + meta.mtime()));
+            }
+        }
+    }
+    found
+}
+
+fn differences(before: &Rest, now: &Rest) -> String {
+    let new: Vec<_> = now.files.iter().filter(|(path, meta)| before.files.get(*path) != Some(meta)).collect();
+    let gone: Vec<_> = before.files.keys().filter(|path| !now.files.contains_key(*path)).collect();
+    let held = |rest: &Rest| {
+        format!("{} descriptors, {} children, {} workers", rest.descriptors, rest.children, rest.workers)
+    };
+    let strays: Vec<_> =
+        Process::all().into_iter().filter(|process| process.command.contains("sleep 987")).collect();
+    format!("{}, before {}; files new or changed {new:?}, gone {gone:?}; {strays:?}", held(now), held(before))
+}
