@@ -8,6 +8,7 @@
 //! Logs: rmcp writes whole messages at `info` and below, and errors of HTTP transports with all that is in them; filter it
 //! as [`RMCP_LOG_FILTER`] says.
 
+mod auth;
 pub mod command;
 pub mod config;
 mod connection;
@@ -22,14 +23,16 @@ mod session;
 mod transport;
 mod upstreams;
 
+pub use crate::auth::login::{Login, LoginError, LoginRequest};
+pub use crate::auth::{LoginState, LoginStatus};
 pub use crate::connection::open::Era;
 pub use crate::error::CallError;
 pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
 pub use crate::upstreams::{
-    CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, Exposed, ServerState,
-    ServerStatus, Summary, Upstreams, UpstreamsOptions,
+    CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, Exposed,
+    ServerState, ServerStatus, Summary, Upstreams, UpstreamsOptions,
 };
 
 /// The directives for rmcp in a log filter: none of its levels below may show payloads, and failures of its HTTP transport

@@ -4,6 +4,7 @@
 //! connection, whichever profiles they stand in, unless their scope says otherwise. Requests run in their caller's task;
 //! this module owns the registry of profiles and connections, and nothing in it blocks.
 
+mod auth;
 mod call;
 mod registry;
 mod status;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Authorities;
 use crate::command::LoginShell;
 use crate::config::{Changes, Disabled, Endpoint, Expose, Scope, ServerSet, Start};
 use crate::connection::open::find;
@@ -79,6 +81,7 @@ struct Inner {
     options: UpstreamsOptions,
     login_shell: LoginShell,
     http: OnceLock<Result<Client, String>>,
+    authorities: Authorities,
     registry: Mutex<Registry>,
     /// Counts changes of manifests.
     changes: watch::Sender<u64>,
@@ -102,13 +105,16 @@ impl UpstreamsOptions {
 
 impl Upstreams {
     pub fn new(options: UpstreamsOptions) -> Self {
+        let tracker = TaskTracker::new();
+        let authorities = Authorities::new(options.state_dir.join("auth"), tracker.clone());
         Self(Arc::new(Inner {
             options,
             login_shell: LoginShell::default(),
             http: OnceLock::new(),
+            authorities,
             registry: Mutex::default(),
             changes: watch::Sender::new(0),
-            tracker: TaskTracker::new(),
+            tracker,
             closing: CancellationToken::new(),
             force: CancellationToken::new(),
         }))

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::auth::Authority;
 use crate::command::{Found, Paths};
 use crate::config::{Endpoint, Remote, Stdio};
 use crate::connection::client::Answers;
@@ -82,6 +83,8 @@ pub(crate) struct Spec {
     pub(crate) login_path: Option<OsString>,
     pub(crate) home: PathBuf,
     pub(crate) http: Result<Client, String>,
+    /// Who gives the tokens for an HTTP server, unless its configuration brings one.
+    pub(crate) authority: Option<Arc<Authority>>,
     pub(crate) max_bytes: usize,
     pub(crate) start_timeout: Duration,
 }
@@ -195,7 +198,7 @@ impl Spec {
                     .collect::<HashMap<_, _>>(),
             )
             .max_concurrent_requests(MAX_POSTS);
-        let http = Http::new(client, ledger.clone(), self.max_bytes);
+        let http = Http::new(client, ledger.clone(), self.authority.clone(), self.max_bytes);
         let transport = StreamableHttpClientTransport::with_client(http, config);
         match self.serve(transport, ledger.clone(), mode.clone(), answers, deadline).await {
             Ok((service, era)) => Ok(Opened { service, process: None, stderr: None, era }),

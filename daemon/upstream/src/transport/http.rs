@@ -1,7 +1,8 @@
 //! Streamable HTTP: what rmcp's transport asks of an HTTP client, with every message passing the ledger.
 //!
 //! rmcp's own client would parse results into its models; here they are kept as they came, within bounds. Requests go to
-//! the configured origin only: a redirect elsewhere is refused, because it would carry the headers along.
+//! the configured origin only: a redirect elsewhere is refused, because it would carry the headers along. Where somebody
+//! logged in they carry his token; one that is refused is renewed once.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -23,6 +24,7 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::Sse;
 use url::Url;
 
+use crate::auth::{Authority, Grant, RenewalError};
 use crate::connection::request::chain;
 use crate::transport::bounded::{Collected, Collector};
 use crate::transport::ledger::{Ledger, Verdict, typed};
@@ -47,13 +49,43 @@ const JSON: &str = "application/json";
 pub(crate) struct Http {
     client: Client,
     ledger: Arc<Ledger>,
+    authority: Option<Arc<Authority>>,
     /// Largest message that is taken, in bytes.
     max_bytes: usize,
 }
 
 impl Http {
-    pub(crate) fn new(client: Client, ledger: Arc<Ledger>, max_bytes: usize) -> Self {
-        Self { client, ledger, max_bytes }
+    pub(crate) fn new(
+        client: Client,
+        ledger: Arc<Ledger>,
+        authority: Option<Arc<Authority>>,
+        max_bytes: usize,
+    ) -> Self {
+        Self { client, ledger, authority, max_bytes }
+    }
+
+    /// Sends with the token of the login, if there is one, and once more with another if that is refused.
+    async fn send(&self, request: RequestBuilder, id: Option<&RequestId>) -> Result<Response, HttpError> {
+        let Some(authority) = &self.authority else { return Ok(send(request).await?) };
+        let cannot = |error: RenewalError| {
+            self.ledger.failed(id, error.to_string());
+            unexpected(error.to_string())
+        };
+        let Some(grant) = authority.grant().await.map_err(cannot)? else { return Ok(send(request).await?) };
+        let again = request.try_clone();
+        let response = send(authorised(request, &grant)).await?;
+        let Some(again) = again.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else {
+            return Ok(response);
+        };
+        match authority.replace(&grant).await.map_err(cannot)? {
+            Some(newer) => Ok(send(authorised(again, &newer)).await?),
+            None => Ok(response),
+        }
+    }
+
+    /// A text of the server, without the token that it may repeat.
+    fn clean(&self, text: String) -> String {
+        clean(self.authority.as_deref(), text)
     }
 
     /// A body that is one message.
@@ -66,7 +98,7 @@ impl Http {
         let message = match read(response, self.max_bytes).await? {
             Collected::TooLarge { bytes, .. } => typed(self.ledger.too_large(id.cloned(), Some(bytes)), ""),
             Collected::Whole(body) => {
-                let text = String::from_utf8_lossy(&body);
+                let text = self.clean(String::from_utf8_lossy(&body).into_owned());
                 match self.ledger.received(text.trim()) {
                     Verdict::Garbage if id.is_some() => {
                         let text: String = text.chars().take(200).collect();
@@ -84,7 +116,7 @@ impl Http {
 
     /// A body that is a stream of events; the ledger takes its part of each.
     fn events(&self, response: Response) -> BoxStream<'static, Result<Sse, SseError>> {
-        let ledger = self.ledger.clone();
+        let (ledger, authority) = (self.ledger.clone(), self.authority.clone());
         let decoder = Decoder::new(self.max_bytes);
         let state = (response.bytes_stream().boxed(), decoder, VecDeque::<Decoded>::new());
         let events = stream::unfold(state, |(mut bytes, mut decoder, mut decoded)| async move {
@@ -103,20 +135,23 @@ impl Http {
                 }
             }
         });
-        events.map(move |decoded| decoded.map(|decoded| pass(&ledger, decoded))).boxed()
+        events.map(move |decoded| decoded.map(|decoded| pass(&ledger, authority.as_deref(), decoded))).boxed()
     }
 }
 
 /// One event as rmcp sees it. One that was taken keeps its id, from which a broken stream is resumed.
-fn pass(ledger: &Ledger, decoded: Decoded) -> Sse {
+fn pass(ledger: &Ledger, authority: Option<&Authority>, decoded: Decoded) -> Sse {
     let (verdict, event) = match decoded {
         Decoded::TooLarge { id, bytes } => (ledger.too_large(id, Some(bytes)), Event::default()),
-        Decoded::Event(event) => match event.data.as_deref() {
-            Some(data) if matches!(event.name.as_deref(), None | Some("message")) => {
-                (ledger.received(data), event)
+        Decoded::Event(mut event) => {
+            event.data = event.data.map(|data| clean(authority, data));
+            match event.data.as_deref() {
+                Some(data) if matches!(event.name.as_deref(), None | Some("message")) => {
+                    (ledger.received(data), event)
+                }
+                _ => (Verdict::Forward, event),
             }
-            _ => (Verdict::Forward, event),
-        },
+        }
     };
     let data = match verdict {
         Verdict::Forward => event.data,
@@ -134,7 +169,7 @@ impl Http {
         has_session: bool,
     ) -> Result<StreamableHttpPostResponse, HttpError> {
         let id = request_id(message);
-        let response = send(request).await?;
+        let response = self.send(request, id).await?;
         let status = response.status();
         let kind = media_type(response.headers());
         match status {
@@ -190,7 +225,7 @@ impl StreamableHttpClient for Http {
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), HttpError> {
         let request = with_headers(self.client.delete(uri.as_ref()), headers, Some(session_id));
-        let response = send(request).await?;
+        let response = self.send(request, None).await?;
         // A server need not support it (405), or may have forgotten the session (404).
         tracing::debug!(status = %response.status(), "session ended");
         Ok(())
@@ -208,7 +243,7 @@ impl StreamableHttpClient for Http {
         if let Some(id) = last_event_id {
             request = request.header(LAST_EVENT_ID, id);
         }
-        let response = send(with_headers(request, headers, session_id)).await?;
+        let response = self.send(with_headers(request, headers, session_id), None).await?;
         match response.status() {
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
                 Err(StreamableHttpError::ServerDoesNotSupportSse)
@@ -236,8 +271,8 @@ impl Http {
             Collected::Whole(body) => body,
             Collected::TooLarge { .. } => Vec::new(),
         };
-        let text = String::from_utf8_lossy(&body);
-        let error = match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
+        let text = self.clean(String::from_utf8_lossy(&body).into_owned());
+        let error = match serde_json::from_str::<ServerJsonRpcMessage>(&text) {
             Ok(JsonRpcMessage::Error(error)) => Some(error),
             _ => None,
         };
@@ -299,6 +334,18 @@ fn with_headers(
     match session_id {
         Some(session) => request.header(SESSION_ID, session.as_ref()),
         None => request,
+    }
+}
+
+fn authorised(request: RequestBuilder, grant: &Grant) -> RequestBuilder {
+    // Marked as sensitive by reqwest.
+    request.bearer_auth(grant.token())
+}
+
+fn clean(authority: Option<&Authority>, text: String) -> String {
+    match authority {
+        Some(authority) => authority.clean(text),
+        None => text,
     }
 }
 

@@ -182,6 +182,7 @@ impl Registry {
             login_path: entry.login_path.clone(),
             home: options.home.clone(),
             http: inner.http(),
+            authority: inner.authority(&entry.config),
             max_bytes: options.max_message_bytes,
             start_timeout: options.start_timeout,
         };

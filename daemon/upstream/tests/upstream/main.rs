@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::tests_outside_test_module, reason = "these are tests")]
 
+mod auth;
 mod config;
 mod hostile;
 mod http;
