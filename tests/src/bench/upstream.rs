@@ -74,10 +74,10 @@ fn one_at_a_time(bed: &Bed, servers: &Servers, samples: usize, report: &mut Repo
     report.timing(&direct);
     report.timing(&first);
     report.timing(&later);
-    report.budgeted("mcpFactory call - direct call, p50", more(50), Unit::Milliseconds, 1.0);
-    report.figure("mcpFactory call - direct call, p99", more(99), Unit::Milliseconds);
+    report.budgeted("later mcpFactory call - direct call, p50", more(50), Unit::Milliseconds, 1.0);
+    report.figure("later mcpFactory call - direct call, p99", more(99), Unit::Milliseconds);
     report.figure(
-        "mcpFactory call / direct call, p50",
+        "later mcpFactory call / direct call, p50",
         later.percentile_ms(50) / direct.percentile_ms(50),
         Unit::Times,
     );
