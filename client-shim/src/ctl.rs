@@ -4,6 +4,7 @@
 //! [`Failure`]; only [`main_impl`] prints failures.
 
 mod admin;
+mod auth;
 mod client;
 mod clients;
 mod doctor;
@@ -94,6 +95,8 @@ enum Command {
     Packages(packages::PackagesOptions),
     /// Look after the upstream MCP servers that code may call
     Servers(servers::ServersOptions),
+    /// Log in at upstream servers that want it
+    Auth(auth::AuthOptions),
     /// Register conductor with the MCP clients of this machine, or take it out again
     Client(clients::ClientOptions),
     /// Look after conductord as a service of systemd or launchd
@@ -182,6 +185,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Result { id } => admin::result(global, id),
         Command::Packages(options) => packages::packages(global, options),
         Command::Servers(options) => servers::servers(global, options),
+        Command::Auth(options) => auth::auth(global, options),
         Command::Client(options) => clients::clients(global, options),
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),

@@ -8,9 +8,11 @@ use conductor_deno::DenoBinary;
 use conductor_packages::{Layer, LayerError, LayerRequest, Progress};
 use conductor_protocol::AdminReply;
 use conductor_protocol::operation::{
-    BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, Operation, PackageAge, PackageAges,
-    PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport, ServerLogs, ServersReport,
+    BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, LoginBegun, LoginsReport, Operation,
+    PackageAge, PackageAges, PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport,
+    ServerLogs, ServersReport,
 };
+use conductor_upstream::{LoginRequest, ProfileId};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -20,6 +22,7 @@ use crate::profile::{self, Profile};
 use crate::session::handshake::Client;
 use crate::supervisor::Shared;
 use crate::upstreams::Servers;
+use crate::upstreams::auth::AuthFailure;
 use crate::upstreams::report::ServerError;
 
 /// Why an operation came to nothing, for the operator.
@@ -41,6 +44,8 @@ enum OperationError {
     NotThere(String),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Auth(#[from] AuthFailure),
 }
 
 /// Carries out an operation for a client of this environment.
@@ -73,6 +78,16 @@ pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> Adm
         }
         Operation::ServersStop { server } => {
             operator.stop_server(&server).await.map(|text| AdminReply::Done { text })
+        }
+        Operation::AuthLogin { server, client_id, scopes, port } => {
+            operator.begin_login(&server, LoginRequest { client_id, scopes, port }).await.and_then(document)
+        }
+        Operation::AuthFinish { login } => {
+            shared.upstreams.finish_login(login).await.map_err(OperationError::from).and_then(document)
+        }
+        Operation::AuthStatus => operator.logins().await.and_then(document),
+        Operation::AuthLogout { server } => {
+            operator.log_out(&server).await.map(|text| AdminReply::Done { text })
         }
     };
     document.unwrap_or_else(|error| AdminReply::Failed { text: text(&error) })
@@ -290,6 +305,32 @@ impl Operator<'_> {
         upstreams.each(server, |server| upstreams.upstreams().stop(server))?;
         Ok(format!("{server} ends once its calls are done; it starts again when it is used"))
     }
+}
+
+/// Logins at upstream servers.
+impl Operator<'_> {
+    async fn begin_login(&self, server: &str, request: LoginRequest) -> Result<LoginBegun, OperationError> {
+        let (_, servers) = self.own_servers().await?;
+        Ok(self.shared.upstreams.begin_login(own(&servers), server, &request).await?)
+    }
+
+    async fn logins(&self) -> Result<LoginsReport, OperationError> {
+        let (_, servers) = self.own_servers().await?;
+        Ok(self.shared.upstreams.login_report(own(&servers)))
+    }
+
+    async fn log_out(&self, server: &str) -> Result<String, OperationError> {
+        let (_, servers) = self.own_servers().await?;
+        Ok(if self.shared.upstreams.log_out(own(&servers), server).await? {
+            format!("the login at {server} is forgotten; its issuer may list it until it expires")
+        } else {
+            format!("nobody is logged in at {server}")
+        })
+    }
+}
+
+fn own(servers: &Servers) -> Option<&ProfileId> {
+    servers.registration().map(|registration| &registration.id)
 }
 
 fn build_report(building: &Building) -> BuildReport {

@@ -4,6 +4,7 @@
 //! registration, so IDE windows share servers, and a file that was edited is a new one, whose unchanged servers go on.
 //! Owns the registrations and what was learnt of tools' answers. The servers themselves belong to `conductor_upstream`.
 
+pub(crate) mod auth;
 pub(crate) mod calls;
 mod learnt;
 pub(crate) mod references;
@@ -28,6 +29,7 @@ use crate::config::read_trusted;
 use crate::dirs::Dirs;
 use crate::error_chain;
 use crate::profile::{McpConfig, Profile};
+use auth::Logins;
 use learnt::Learnt;
 use watched::WatchedFiles;
 
@@ -47,6 +49,7 @@ pub struct UpstreamService {
     learnt: Learnt,
     home: PathBuf,
     files: WatchedFiles,
+    logins: Logins,
 }
 
 #[derive(Debug)]
@@ -142,6 +145,7 @@ impl UpstreamService {
             learnt: Learnt::open(dirs.state.join("upstreams/learnt.json")),
             home: dirs.home.clone(),
             files: WatchedFiles::default(),
+            logins: Logins::default(),
         }
     }
 
@@ -267,6 +271,7 @@ impl UpstreamService {
             ticks.tick().await;
             self.learnt.save();
             self.prune();
+            self.logins.prune();
         }
     }
 

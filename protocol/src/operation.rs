@@ -31,6 +31,23 @@ pub enum Operation {
     ServersRestart { server: String },
     /// Ends all servers of a name once their calls are done; they start again when they are used. Answered with `Done`.
     ServersStop { server: String },
+    /// Begins a login at a server. `port` on 127.0.0.1 is where the browser comes back to, any for 0. Answered with `Json` of
+    /// [`LoginBegun`].
+    AuthLogin {
+        server: String,
+        #[serde(default)]
+        client_id: Option<String>,
+        #[serde(default)]
+        scopes: Vec<String>,
+        #[serde(default)]
+        port: u16,
+    },
+    /// Waits until the user has logged in. Answered with `Json` of [`ServerLogin`].
+    AuthFinish { login: u64 },
+    /// How logins stand. Answered with `Json` of [`LoginsReport`].
+    AuthStatus,
+    /// Forgets the login at a server. Answered with `Done`.
+    AuthLogout { server: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -193,6 +210,38 @@ pub struct ServerLogLine {
     /// `stderr`, `stdout`, `message`, `conductor`.
     pub source: String,
     pub text: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoginBegun {
+    pub login: u64,
+    /// The page that the user opens in a browser on this machine.
+    pub url: String,
+    /// How long the daemon waits for it.
+    pub within_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoginsReport {
+    /// The servers of the caller's profile that one can log in at; of all profiles where his has none.
+    pub servers: Vec<ServerLogin>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerLogin {
+    pub name: String,
+    pub target: Option<String>,
+    /// `logged-out`, `logged-in`, `login-again`.
+    pub state: String,
+    pub issuer: Option<String>,
+    pub scopes: Vec<String>,
+    /// How long the present token is valid, as far as it is known.
+    pub expires_ms: Option<u64>,
+    /// A new token is got without the user.
+    pub renewable: bool,
 }
 
 #[cfg(test)]
