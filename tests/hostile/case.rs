@@ -89,7 +89,7 @@ impl Case {
         match self.expected {
             "T" | "TV" => 500,
             letters if letters.contains('T') => 1_500,
-            _ => 30_000,
+            _ => 50_000,
         }
     }
 
