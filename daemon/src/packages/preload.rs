@@ -13,7 +13,7 @@ use conductor_pool::Rehearsal;
 use super::Provided;
 use crate::profile::Profile;
 
-/// How much longer a boot may take, all imports together: boots are off the path of calls, but use the CPU.
+/// CPU time that a boot may take more, all imports together: every call pays for the boot of a worker.
 const MAX_TIME: Duration = Duration::from_millis(300);
 
 /// Resident memory that a worker may take more, in bytes: each idle one pays it.
@@ -89,10 +89,10 @@ fn choose(counts: &[(String, f64)], costs: &[Rehearsal]) -> Vec<String> {
         let Some(cost) = costs.iter().find(|cost| cost.specifier == *specifier && cost.preloadable) else {
             continue;
         };
-        if time + cost.import_ms > MAX_TIME.as_secs_f64() * 1e3 || memory + cost.memory_bytes > MAX_MEMORY {
+        if time + cost.cpu_ms > MAX_TIME.as_secs_f64() * 1e3 || memory + cost.memory_bytes > MAX_MEMORY {
             continue;
         }
-        time += cost.import_ms;
+        time += cost.cpu_ms;
         memory += cost.memory_bytes;
         chosen.push(specifier.clone());
     }
@@ -104,10 +104,11 @@ fn choose(counts: &[(String, f64)], costs: &[Rehearsal]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn cost(specifier: &str, import_ms: f64, mebibytes: u64, preloadable: bool) -> Rehearsal {
+    fn cost(specifier: &str, cpu_ms: f64, mebibytes: u64, preloadable: bool) -> Rehearsal {
         Rehearsal {
             specifier: specifier.to_owned(),
-            import_ms,
+            import_ms: cpu_ms,
+            cpu_ms,
             memory_bytes: mebibytes << 20,
             preloadable,
             error: None,

@@ -45,6 +45,9 @@ pub struct Rehearsal {
     pub specifier: String,
     /// Wall time of the import, in milliseconds.
     pub import_ms: f64,
+    /// CPU time of it, all threads, in milliseconds: what a boot costs more for it, however busy the machine is.
+    #[serde(default)]
+    pub cpu_ms: f64,
     /// Memory of its own that the import added to the worker, at the most, in bytes; zero where the kernel does not tell.
     pub memory_bytes: u64,
     /// The import prints nothing and leaves no timer, handle or rejection behind, so it may happen before the job is known.
@@ -155,21 +158,22 @@ impl Inner {
     ) -> Result<Rehearsal, SpawnError> {
         let worker = self.boot_writable(deno, packages, Vec::new()).await?;
         let pid = worker.identity().pid;
-        let before = own_memory(pid).unwrap_or_default();
+        let before = Taken::by(pid);
         // A package that never lets the process end is no failure of the layer: it cannot be preloaded, that is all.
         let code = import_code(specifier);
         let rehearsing = worker.rehearse(&code, self.config.boot_timeout);
-        let (rehearsed, most) = with_most_memory(pid, rehearsing).await;
-        Ok(Rehearsal::of(specifier, rehearsed, most.saturating_sub(before)))
+        let (rehearsed, most) = watched(pid, rehearsing).await;
+        Ok(Rehearsal::of(specifier, rehearsed, most.since(before)))
     }
 }
 
 impl Rehearsal {
-    fn of(specifier: &str, rehearsed: std::io::Result<Rehearsed>, memory_bytes: u64) -> Self {
+    fn of(specifier: &str, rehearsed: std::io::Result<Rehearsed>, taken: Taken) -> Self {
         let specifier = specifier.to_owned();
         let failed = |specifier, error: String| Self {
             specifier,
             import_ms: 0.0,
+            cpu_ms: 0.0,
             memory_bytes: 0,
             preloadable: false,
             error: Some(error),
@@ -179,7 +183,8 @@ impl Rehearsal {
             Ok(Rehearsed { settled: Some(Settled::Json { value }), quiet }) => Self {
                 specifier,
                 import_ms: value["ms"].as_f64().unwrap_or_default(),
-                memory_bytes,
+                cpu_ms: taken.cpu.as_secs_f64() * 1e3,
+                memory_bytes: taken.memory,
                 preloadable: quiet,
                 error: None,
             },
@@ -204,20 +209,50 @@ pub(super) fn plain_spec(deno: &Path, empty: &Path) -> WorkerSpec {
     }
 }
 
-/// Awaits `work` of a process and tells the most memory that the process was seen to have.
-async fn with_most_memory<T>(pid: i32, work: impl Future<Output = T>) -> (T, u64) {
+/// What a process has taken of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Bytes that it shares with no other.
+    memory: u64,
+    cpu: Duration,
+}
+
+impl Taken {
+    /// Nothing of a process that is gone.
+    fn by(pid: i32) -> Self {
+        Self { memory: own_memory(pid).unwrap_or_default(), cpu: cpu_time(pid).unwrap_or_default() }
+    }
+
+    fn most(self, other: Self) -> Self {
+        Self { memory: self.memory.max(other.memory), cpu: self.cpu.max(other.cpu) }
+    }
+
+    fn since(self, before: Self) -> Self {
+        let memory = self.memory.saturating_sub(before.memory);
+        Self { memory, cpu: self.cpu.saturating_sub(before.cpu) }
+    }
+}
+
+/// Awaits `work` of a process and tells the most that the process was seen to have taken.
+async fn watched<T>(pid: i32, work: impl Future<Output = T>) -> (T, Taken) {
     let mut work = pin!(work);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut most = 0;
+    let mut most = Taken::default();
     loop {
         tokio::select! {
             // Cancel-safe: polled again by reference.
             done = &mut work => return (done, most),
             // Cancel-safe: a tick that is lost is a look less.
-            _ = looks.tick() => most = most.max(own_memory(pid).unwrap_or_default()),
+            _ = looks.tick() => most = most.most(Taken::by(pid)),
         }
     }
+}
+
+/// All threads' CPU time; not known of a process that has ended.
+fn cpu_time(pid: i32) -> Option<Duration> {
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid)).ok()?;
+    clock.now().ok().map(Duration::from)
 }
 
 /// Resident memory that a process shares with no other, in bytes. The worker cannot tell: it sees no `/proc`.
