@@ -1,8 +1,10 @@
 //! The jail as users see it: its level, what it lacks, and code that does not run without it.
 
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use conductor_tests::{Daemon, Home, Shim};
+use conductor_tests::{DEADLINE, Daemon, Home, Shim, wait_for};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -78,17 +80,36 @@ fn with_every_layer_strict_runs_code() {
 
 #[test]
 fn the_daemons_memory_is_closed_to_its_user() {
-    let daemon = Daemon::new();
-    // The kernel gives what belongs to a process that must not be looked into to root.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
-    assert!(status.contains("Name:"), "{status}");
-    let ours = nix::unistd::geteuid();
-    let readable = std::fs::read(format!("/proc/{}/environ", daemon.pid())).is_ok();
-    assert_eq!(readable, ours.is_root(), "only who may trace everything can read it");
-    let limited = std::process::Command::new("setpriv")
-        .args(["--bounding-set=-all", "--inh-caps=-all", "cat"])
-        .arg(format!("/proc/{}/environ", daemon.pid()))
-        .output()
-        .expect("setpriv starts");
-    assert!(!limited.status.success(), "without capabilities even the same user cannot");
+    let home = Home::new();
+    let daemon = Daemon::start_with(&home, |command| {
+        let mut plain = without_capabilities(command.get_program());
+        plain.args(command.get_args()).env_clear();
+        plain.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        plain.current_dir(home.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+        *command = plain;
+    });
+    let mut other = without_capabilities("sleep").arg("60").spawn().expect("starts");
+    let can_read = |pid: i32, name: &str| {
+        let mut cat = without_capabilities("cat");
+        cat.arg(format!("/proc/{pid}/{name}")).output().expect("starts").status.success()
+    };
+    wait_for("another process can be looked into", DEADLINE, || {
+        if can_read(other.id().cast_signed(), "environ") { Ok(()) } else { Err("it cannot") }
+    });
+    for name in ["environ", "maps"] {
+        assert!(!can_read(daemon.pid(), name), "{name}");
+    }
+    assert!(can_read(daemon.pid(), "cmdline"));
+    other.kill().expect("it is a child");
+    other.wait().expect("it is a child");
+}
+
+/// A program as an ordinary user runs it: root's capabilities look into everything.
+fn without_capabilities(program: impl AsRef<OsStr>) -> Command {
+    if !nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]).arg(program);
+    command
 }
