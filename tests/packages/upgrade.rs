@@ -42,9 +42,9 @@ fn layer_in_use(home: &Arc<Home>, is_it: impl Fn(&str) -> bool) -> String {
     assert_eq!(shim.call("import ms from 'npm:ms'; ms('1s')").value(), 1000);
     let found = wait_for("the layer", TIME, || {
         let report = list(home);
-        let in_use = report.layers.iter().filter(|layer| layer.in_use).map(|layer| layer.id.clone());
+        let mut in_use = report.layers.iter().filter(|layer| layer.in_use).map(|layer| layer.id.clone());
         let is_ready = report.layer.is_some() && report.builds.is_empty();
-        in_use.filter(|layer| is_ready && is_it(layer)).next_back().ok_or_else(|| format!("{report:?}"))
+        in_use.rfind(|layer| is_ready && is_it(layer)).ok_or_else(|| format!("{report:?}"))
     });
     assert_eq!(shim.call("import ms from 'npm:ms'; ms('2s')").value(), 2000);
     drop(shim);
