@@ -72,7 +72,8 @@ async fn limits_descriptors_and_session_are_the_launchers() {
 async fn files_cannot_grow_without_a_write_grant() {
     let bench = Bench::new();
     let write = Grants { write: only(bench.workspace().to_str().unwrap()), ..Grants::default() };
-    for (grants, expected) in [(Grants::default(), ("0", "128")), (write, ("unlimited", "128"))] {
+    let largest = (4_u64 << 30).to_string();
+    for (grants, expected) in [(Grants::default(), ("0", "128")), (write, (largest.as_str(), "128"))] {
         let worker = bench.boot(&WorkerSpec { grants, ..bench.spec() }).await.unwrap();
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.identity().pid)).unwrap();
         worker.retire().await;
