@@ -427,6 +427,9 @@ impl Session {
                     profile.workspace.display()
                 )),
             });
+        for warning in profile.iter().flat_map(|profile| &profile.warnings) {
+            tracing::warn!(session = self.id, warning, "the session's configuration");
+        }
         profile.map_err(|error| {
             tracing::warn!(session = self.id, error, "the session's configuration is refused");
             shared.stats.error("session", error.clone());

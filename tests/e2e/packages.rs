@@ -141,6 +141,11 @@ fn every_package_is_allowed_when_the_administrator_says_so_and_status_warns() {
     assert_eq!(shim.call("import isOdd from 'npm:is-odd'; isOdd(3)").value(), true);
     let status = daemon.status();
     assert!(status.warnings.iter().any(|warning| warning.contains("any package")), "{:?}", status.warnings);
+    let logged = daemon.home().logged("the session's configuration");
+    let warned = logged.iter().any(|line| line.to_string().contains("any package"));
+    assert!(warned, "{logged:?}");
+    let tool = shim.tools().into_iter().find(|tool| tool["name"] == "run_deno_code").expect("is listed");
+    assert!(tool["description"].as_str().expect("a text").contains("Packages: any"), "{tool}");
     let answer = shim.call("import x from 'npm:no-such-package-as-this-one-zz'; x");
     assert_eq!(answer.error_type(), "dependency", "{}", answer.error());
     assert!(answer.error_message().contains("knows no package"), "{}", answer.error());
