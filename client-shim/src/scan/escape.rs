@@ -35,7 +35,7 @@ pub fn unescape(token: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The character at the start of `XXXX` or `XXXX\uXXXX`, and what follows it.
+/// The character at the start of four hex digits, or of a surrogate pair `hhhh\uhhhh`, and what follows it.
 fn unescape_unicode(digits: &[u8]) -> (char, &[u8]) {
     let unit = |digits: &[u8]| {
         let digits = digits.first_chunk::<4>()?;

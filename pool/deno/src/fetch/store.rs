@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! .lock             flock'ed by the one process that fetches
-//! .staging-XXXXXX/  the work of that process; without the lock held, a leftover of a killed one
+//! .staging-*/       the work of that process; without the lock held, a leftover of a killed one
 //! 2.9.6/deno        an installed version, complete from the moment it is visible
 //! ```
 
