@@ -1,8 +1,8 @@
 //! Profiles: what the code of one session may do. Pure, but for reading whether a granted path exists.
 //!
 //! Sources, later wins: built-in defaults, `[profiles.NAME]` of the configuration file, the `MCP_CONDUCTOR_*` variables the
-//! client sent. What the variables ask for is then held against `[policy]`: more than it offers is refused, never cut in
-//! silence. The model can change none of this.
+//! client sent. What the variables ask for is then held against `[policy]`: more than it offers is refused or cut, never in
+//! silence, and no limit is above the policy's. The model can change none of this.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use conductor_pool::status::profile_id;
 use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerSpec};
+use conductor_upstream::config::ServerDefaults;
 use serde_json::Value;
 
 use crate::config::{Config, PolicySection, ProfileSection};
@@ -18,12 +19,17 @@ use crate::exec::MAX_MEDIA_BYTES;
 use expand::{ExpandError, Scope, expand, references};
 use mcp_config::MCP_CONFIG;
 pub use mcp_config::McpConfig;
+use origin::{Notes, Sources};
+pub use origin::{Origin, Origins};
 use packages::{ALLOWED_PACKAGES, PackageRules};
+use policy::Offer;
 use run_args::RunArgsError;
 
 pub mod expand;
 pub mod mcp_config;
+mod origin;
 pub mod packages;
+mod policy;
 pub mod run_args;
 
 /// Settings when nothing says otherwise; `docs/ENV_VARS.md` names them.
@@ -68,6 +74,8 @@ pub struct Profile {
     pub packages: PackageRules,
     /// Where its upstream servers are configured.
     pub mcp_config: Option<McpConfig>,
+    /// What holds for servers whose entry says nothing else.
+    pub server_defaults: ServerDefaults,
     /// What an administrator should know.
     pub warnings: Vec<String>,
 }
@@ -77,6 +85,10 @@ pub struct Profile {
 pub enum ProfileError {
     #[error("MCP_CONDUCTOR_PROFILE names `{name}`, which is not in the configuration file{near}")]
     UnknownProfile { name: String, near: String },
+    #[error(
+        "MCP_CONDUCTOR_PROFILE names `{name}`, which [policy] does not offer to sessions\nhint: offered are {offered}"
+    )]
+    ProfileRefused { name: String, offered: String },
     #[error("{variable}: {why}")]
     Value { variable: &'static str, why: String },
     #[error(
@@ -124,7 +136,8 @@ pub fn missing_variables(
     let home = dirs.home.to_string_lossy();
     let scope = Scope { home: &home, project: project_dir(env, cwd), env };
     let default_section = ProfileSection::default();
-    let mcp_config = McpConfig::resolve(section.unwrap_or(&default_section), &config.policy, scope);
+    let section = section.unwrap_or(&default_section);
+    let mcp_config = McpConfig::resolve(section, &config.policy, scope, &mut Notes::default());
     names.extend(mcp_config.ok().flatten().iter().flat_map(McpConfig::references));
     names.into_iter().filter(|name| !env.contains_key(name)).collect()
 }
@@ -139,59 +152,190 @@ pub fn resolve(
     cwd: &str,
     dirs: &Dirs,
 ) -> Result<Profile, ProfileError> {
+    explain(config, env, cwd, dirs).map(|(profile, _)| profile)
+}
+
+/// As [`resolve`], and where each value comes from.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn explain(
+    config: &Config,
+    env: &BTreeMap<String, String>,
+    cwd: &str,
+    dirs: &Dirs,
+) -> Result<(Profile, Origins), ProfileError> {
     let default_section = ProfileSection::default();
     let section = named_section(config, env)?.unwrap_or(&default_section);
     let home = dirs.home.to_string_lossy();
     let scope = Scope { home: &home, project: project_dir(env, cwd), env };
+    let offer = Offer { policy: &config.policy, dirs };
+    let mut notes = Notes::default();
 
-    let workspace =
-        match env.get(WORKSPACE).filter(|value| !value.trim().is_empty()).or(section.workspace.as_ref()) {
-            Some(text) => absolute(WORKSPACE, text, scope, None)?,
-            None => dirs.default_workspace(),
-        };
-    refuse_own_directory(WORKSPACE, &workspace, dirs)?;
-
-    let grants = match env.get(RUN_ARGS) {
-        Some(text) => {
-            let grants = grants_from(text, scope, &workspace)?;
-            offered_by(&config.policy, &grants, scope, dirs)?;
-            grants
-        }
-        None => grants_from(section.run_args.as_deref().unwrap_or_default(), scope, &workspace)?,
-    };
-    for path in [&grants.read, &grants.write].into_iter().flat_map(values_of) {
-        refuse_own_directory(RUN_ARGS, Path::new(path), dirs)?;
-    }
-
-    let max_timeout =
-        milliseconds(env, MAX_TIMEOUT)?.or(section.max_timeout).unwrap_or(defaults::MAX_TIMEOUT);
-    let max_timeout = max_timeout.min(config.policy.max_timeout.unwrap_or(Duration::MAX));
-    let asked = milliseconds(env, DEFAULT_TIMEOUT)?.or(section.default_timeout);
-    let packages = PackageRules::resolve(section, env, &config.policy)?;
-    let mut warnings = warnings(&grants, env);
-    warnings.extend(packages.warning());
-    if let Some(asked) = asked.filter(|asked| *asked > max_timeout) {
-        warnings.push(format!("the default timeout {asked:?} is cut to the maximum {max_timeout:?}"));
-    }
-    Ok(Profile {
+    let workspace = workspace(section, offer, scope, &mut notes)?;
+    let grants = grants(section, offer, scope, &workspace, &mut notes)?;
+    let packages = PackageRules::resolve(section, env, &config.policy, &mut notes)?;
+    let mcp_config = McpConfig::resolve(section, &config.policy, scope, &mut notes)?;
+    let limits = Limits::resolve(section, env, &config.policy, &mut notes)?;
+    notes.warnings.extend(warnings(&grants, env));
+    notes.warnings.extend(packages.warning());
+    let profile = Profile {
         name: env.get(PROFILE).cloned().unwrap_or_else(|| "default".into()),
         env: granted_env(&grants, env),
         workspace,
         grants,
-        default_timeout: asked.unwrap_or(defaults::TIMEOUT).min(max_timeout),
-        max_timeout,
-        max_compute: section.max_compute.unwrap_or(defaults::MAX_COMPUTE),
-        linger: section.linger.unwrap_or(defaults::LINGER),
-        heap_mib: section.heap_mib.unwrap_or(defaults::HEAP_MIB),
-        max_output_bytes: section.max_output_bytes.unwrap_or(defaults::MAX_OUTPUT_BYTES),
-        max_result_bytes: section.max_result_bytes.unwrap_or(defaults::MAX_RESULT_BYTES),
-        max_inline_bytes: section.max_inline_bytes.unwrap_or(defaults::MAX_INLINE_BYTES),
-        max_calls_in_flight: section.max_calls_in_flight.unwrap_or(defaults::MAX_CALLS_IN_FLIGHT),
-        max_calls_per_minute: section.max_calls_per_minute,
+        default_timeout: limits.default_timeout,
+        max_timeout: limits.max_timeout,
+        max_compute: limits.max_compute,
+        linger: limits.linger,
+        heap_mib: limits.heap_mib,
+        max_output_bytes: limits.max_output_bytes,
+        max_result_bytes: limits.max_result_bytes,
+        max_inline_bytes: limits.max_inline_bytes,
+        max_calls_in_flight: limits.max_calls_in_flight,
+        max_calls_per_minute: limits.max_calls_per_minute,
         packages,
-        mcp_config: McpConfig::resolve(section, &config.policy, scope)?,
-        warnings,
-    })
+        mcp_config,
+        server_defaults: config.upstreams.settings(),
+        warnings: notes.warnings,
+    };
+    Ok((profile, notes.origins))
+}
+
+/// The limits of a profile, none above the policy's.
+struct Limits {
+    default_timeout: Duration,
+    max_timeout: Duration,
+    max_compute: Duration,
+    linger: Duration,
+    heap_mib: u32,
+    max_output_bytes: usize,
+    max_result_bytes: usize,
+    max_inline_bytes: usize,
+    max_calls_in_flight: usize,
+    max_calls_per_minute: Option<u32>,
+}
+
+impl Limits {
+    fn resolve(
+        section: &ProfileSection,
+        env: &BTreeMap<String, String>,
+        policy: &PolicySection,
+        notes: &mut Notes,
+    ) -> Result<Self, ProfileError> {
+        let asked = |variable| -> Result<_, ProfileError> {
+            Ok(milliseconds(env, variable)?.map(|value| (variable, value)))
+        };
+        let sources = Sources {
+            environment: asked(MAX_TIMEOUT)?,
+            file: section.max_timeout,
+            default: defaults::MAX_TIMEOUT,
+        };
+        let max_timeout = notes.limit("max-timeout", sources, "policy.max-timeout", policy.max_timeout);
+        let sources = Sources {
+            environment: asked(DEFAULT_TIMEOUT)?,
+            file: section.default_timeout,
+            default: defaults::TIMEOUT,
+        };
+        let default_timeout = notes.limit("default-timeout", sources, "max-timeout", Some(max_timeout));
+        let file = Sources::file(section.max_compute, defaults::MAX_COMPUTE);
+        let max_compute = notes.limit("max-compute", file, "policy.max-compute", policy.max_compute);
+        let file = Sources::file(section.linger, defaults::LINGER);
+        let linger = notes.limit("linger", file, "policy.max-linger", policy.max_linger);
+        let file = Sources::file(section.heap_mib, defaults::HEAP_MIB);
+        let heap_mib = notes.limit("heap-mib", file, "policy.max-heap-mib", policy.max_heap_mib);
+        // As good as none.
+        let file = Sources::file(section.max_calls_per_minute, u32::MAX);
+        let by = "policy.max-calls-per-minute";
+        let per_minute = notes.limit("max-calls-per-minute", file, by, policy.max_calls_per_minute);
+        let mut count = |key, file, default, by, cap| notes.limit(key, Sources::file(file, default), by, cap);
+        Ok(Self {
+            default_timeout,
+            max_timeout,
+            max_compute,
+            linger,
+            heap_mib,
+            max_output_bytes: count(
+                "max-output-bytes",
+                section.max_output_bytes,
+                defaults::MAX_OUTPUT_BYTES,
+                "policy.max-output-bytes",
+                policy.max_output_bytes,
+            ),
+            max_result_bytes: count(
+                "max-result-bytes",
+                section.max_result_bytes,
+                defaults::MAX_RESULT_BYTES,
+                "policy.max-result-bytes",
+                policy.max_result_bytes,
+            ),
+            max_inline_bytes: count(
+                "max-inline-bytes",
+                section.max_inline_bytes,
+                defaults::MAX_INLINE_BYTES,
+                "policy.max-inline-bytes",
+                policy.max_inline_bytes,
+            ),
+            max_calls_in_flight: count(
+                "max-calls-in-flight",
+                section.max_calls_in_flight,
+                defaults::MAX_CALLS_IN_FLIGHT,
+                "policy.max-calls-in-flight",
+                policy.max_calls_in_flight,
+            ),
+            max_calls_per_minute: (per_minute != u32::MAX).then_some(per_minute),
+        })
+    }
+}
+
+fn workspace(
+    section: &ProfileSection,
+    offer: Offer<'_>,
+    scope: Scope<'_>,
+    notes: &mut Notes,
+) -> Result<PathBuf, ProfileError> {
+    if let Some(text) = scope.env.get(WORKSPACE).filter(|value| !value.trim().is_empty()) {
+        let workspace = absolute(WORKSPACE, text, scope, None)?;
+        refuse_own_directory(WORKSPACE, &workspace, offer.dirs)?;
+        if offer.workspace(&workspace, &mut notes.warnings)? {
+            notes.origin("workspace", Origin::Environment(WORKSPACE));
+            return Ok(workspace);
+        }
+    }
+    let (workspace, origin) = match &section.workspace {
+        Some(text) => (absolute(WORKSPACE, text, scope, None)?, Origin::File),
+        None => (offer.dirs.default_workspace(), Origin::Default),
+    };
+    refuse_own_directory(WORKSPACE, &workspace, offer.dirs)?;
+    notes.origin("workspace", origin);
+    Ok(workspace)
+}
+
+fn grants(
+    section: &ProfileSection,
+    offer: Offer<'_>,
+    scope: Scope<'_>,
+    workspace: &Path,
+    notes: &mut Notes,
+) -> Result<Grants, ProfileError> {
+    let (grants, origin) = match (scope.env.get(RUN_ARGS), &section.run_args) {
+        (Some(text), _) => {
+            let asked = grants_from(text, scope, workspace)?;
+            let granted = offer.grants(asked.clone(), &mut notes.warnings)?;
+            let origin = Origin::Environment(RUN_ARGS);
+            let cut =
+                Origin::Cut { by: "policy", asked: text.as_str().into(), from: Box::new(origin.clone()) };
+            let is_cut = granted != asked;
+            (granted, if is_cut { cut } else { origin })
+        }
+        (None, Some(text)) => (grants_from(text, scope, workspace)?, Origin::File),
+        (None, None) => (Grants::default(), Origin::Default),
+    };
+    for path in [&grants.read, &grants.write].into_iter().flat_map(values_of) {
+        refuse_own_directory(RUN_ARGS, Path::new(path), offer.dirs)?;
+    }
+    notes.origin("run-args", origin);
+    Ok(grants)
 }
 
 impl Profile {
@@ -281,6 +425,10 @@ fn named_section<'a>(
     env: &BTreeMap<String, String>,
 ) -> Result<Option<&'a ProfileSection>, ProfileError> {
     let Some(name) = env.get(PROFILE) else { return Ok(config.profiles.get("default")) };
+    if let Some(offered) = config.policy.profiles.as_ref().filter(|offered| !offered.contains(name)) {
+        let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+        return Err(ProfileError::ProfileRefused { name: name.clone(), offered });
+    }
     match config.profiles.get(name) {
         Some(section) => Ok(Some(section)),
         None if name == "default" => Ok(None),
@@ -370,57 +518,6 @@ fn refuse_own_directory(variable: &'static str, path: &Path, dirs: &Dirs) -> Res
         return Ok(());
     }
     Err(ProfileError::OwnDirectory { variable, path: path.display().to_string() })
-}
-
-fn offered_by(
-    policy: &PolicySection,
-    grants: &Grants,
-    scope: Scope<'_>,
-    dirs: &Dirs,
-) -> Result<(), ProfileError> {
-    let mut asked = grants.clone();
-    for kind in run_args::KINDS {
-        let wanted = match run_args::grant_mut(&mut asked, kind) {
-            Some(grant) => !grant.is_none(),
-            None => grants.all,
-        };
-        if wanted && !policy.session_grants.iter().any(|offered| offered == kind) {
-            let config = dirs.config_file().display().to_string();
-            return Err(ProfileError::KindRefused { variable: RUN_ARGS, kind: kind.into(), config });
-        }
-    }
-    let paths = |list: &Option<Vec<String>>| -> Result<Option<Vec<String>>, ProfileError> {
-        let Some(list) = list else { return Ok(None) };
-        list.iter().map(|path| expanded("[policy]", path, scope)).collect::<Result<_, _>>().map(Some)
-    };
-    let inside = |value: &str, offer: &str| Path::new(value).starts_with(offer);
-    let same = |value: &str, offer: &str| value == offer;
-    offers("read", &grants.read, paths(&policy.read)?, inside)?;
-    offers("write", &grants.write, paths(&policy.write)?, inside)?;
-    offers("net", &grants.net, policy.net.clone(), same)?;
-    offers("env", &grants.env, policy.env.clone(), same)
-}
-
-fn offers(
-    kind: &'static str,
-    grant: &Grant,
-    offered: Option<Vec<String>>,
-    covers: impl Fn(&str, &str) -> bool,
-) -> Result<(), ProfileError> {
-    let Some(offered) = offered else { return Ok(()) };
-    let outside = match grant {
-        Grant::None => None,
-        Grant::All => Some("(all)".to_owned()),
-        Grant::Only(values) => {
-            values.iter().find(|value| !offered.iter().any(|offer| covers(value, offer))).cloned()
-        }
-    };
-    match outside {
-        None => Ok(()),
-        Some(value) => {
-            Err(ProfileError::ValueRefused { variable: RUN_ARGS, kind, value, offered: offered.join(", ") })
-        }
-    }
 }
 
 fn milliseconds(

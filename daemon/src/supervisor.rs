@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_pool::PoolHandle;
 use conductor_pool::spawn::{DenoSpawn, SpawnConfig};
 use conductor_pool::status::profile_id;
-use conductor_pool::{PoolConfig, PoolHandle};
 use conductor_protocol::endpoint::{SOCKET_VARIABLE, Surroundings, candidates};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::cli::Options;
-use crate::config::{Config, ConfigError, JailSection, PoolSection};
+use crate::config::{Config, ConfigError, JailSection};
 use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::{Executor, Parts};
@@ -197,7 +197,7 @@ pub(crate) fn run(options: &Options, mut service: Service) -> Result<u8, StartEr
     let dirs = Arc::new(Dirs::from_env(&env, std::env::home_dir())?);
     if options.check {
         let config = load(options, &dirs)?;
-        pool_config(&config.pool).validate()?;
+        config.pool.settings().validate()?;
         return Ok(exit_code::OK);
     }
     jail::close_own_memory().map_err(StartError::Os)?;
@@ -239,35 +239,6 @@ fn load(options: &Options, dirs: &Dirs) -> Result<Config, ConfigError> {
     Config::load(&path, options.config.is_some())
 }
 
-fn pool_config(section: &PoolSection) -> PoolConfig {
-    let mut config = PoolConfig::default();
-    let PoolSection {
-        idle_per_profile,
-        max_idle,
-        max_workers,
-        parallel_boots,
-        queue_capacity,
-        queue_wait,
-        boot_timeout,
-        max_idle_age,
-        unused_after,
-    } = section.clone();
-    let set = |to: &mut usize, from: Option<usize>| *to = from.unwrap_or(*to);
-    set(&mut config.idle_per_profile, idle_per_profile);
-    set(&mut config.max_workers, max_workers);
-    // Limits that were not set follow the one that was, instead of making it an error.
-    config.max_idle = max_idle.unwrap_or(config.max_idle.min(config.max_workers));
-    config.idle_per_profile = idle_per_profile.unwrap_or(config.idle_per_profile.min(config.max_workers));
-    set(&mut config.parallel_boots, parallel_boots);
-    set(&mut config.queue_capacity, queue_capacity);
-    let set = |to: &mut Duration, from: Option<Duration>| *to = from.unwrap_or(*to);
-    set(&mut config.queue_wait, queue_wait);
-    set(&mut config.boot_timeout, boot_timeout);
-    set(&mut config.max_idle_age, max_idle_age);
-    set(&mut config.unused_after, unused_after);
-    config
-}
-
 /// Owns what changes while the daemon runs.
 struct Supervisor {
     options: Options,
@@ -293,7 +264,7 @@ impl Supervisor {
         let stats = Arc::new(Stats::default());
         let in_use = first_config(&options, &dirs, &stats);
         let parsed = in_use.config.as_ref().ok();
-        let pool_config = parsed.map(|config| pool_config(&config.pool)).unwrap_or_default();
+        let pool_config = parsed.map(|config| config.pool.settings()).unwrap_or_default();
         let explicit = options.deno.clone().or_else(|| parsed.and_then(|config| config.deno.clone()));
         let mut tasks = JoinSet::new();
 
@@ -444,7 +415,7 @@ impl Supervisor {
         let before = self.config.borrow().clone();
         let loaded =
             load(&self.options, &self.shared.dirs).map_err(|error| error_chain(&error)).and_then(|config| {
-                let pool = pool_config(&config.pool);
+                let pool = config.pool.settings();
                 pool.validate().map_err(|error| error.to_string())?;
                 // Not taken in part: `strict` would be written there, and not be so.
                 if self.shared.jail.differs_from(config.jail) {

@@ -223,6 +223,7 @@ impl UpstreamService {
             return Err(LoadError::Writable(config.path.clone()));
         }
         let (env, home, workspace) = (env.clone(), self.home.clone(), profile.workspace.clone());
+        let defaults = profile.server_defaults;
         let identity = identity(&config.path, &text, &env, &workspace);
         let source = Source { path: config.path.clone(), text: Sha256::digest(&text).into() };
         // A keyring may ask its user, and files are read.
@@ -233,7 +234,8 @@ impl UpstreamService {
                 workspace: Some(&workspace),
                 keyring: &SystemKeyring,
             };
-            let mut set = ServerSet::parse(&text, &expansion).map_err(|error| error_chain(&error))?;
+            let mut set =
+                ServerSet::parse_with(&text, &expansion, &defaults).map_err(|error| error_chain(&error))?;
             set.session_path = env.get("PATH").map(Into::into);
             Ok::<_, String>(set)
         });

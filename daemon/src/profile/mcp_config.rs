@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ProfileError, Scope, absolute};
-use crate::config::{PolicySection, ProfileSection};
+use super::{Notes, Origin, ProfileError, Scope, absolute};
+use crate::config::{Excess, PolicySection, ProfileSection};
 use crate::upstreams::references;
 
 pub(super) const MCP_CONFIG: &str = "MCP_CONDUCTOR_MCP_CONFIG";
@@ -21,16 +21,27 @@ impl McpConfig {
         section: &ProfileSection,
         policy: &PolicySection,
         scope: Scope<'_>,
+        notes: &mut Notes,
     ) -> Result<Option<Self>, ProfileError> {
-        let set = |text: &&String| !text.trim().is_empty();
-        let named = match scope.env.get(MCP_CONFIG).filter(set) {
-            Some(_) if !policy.session_mcp_config => {
+        let asked = scope.env.get(MCP_CONFIG).filter(|text| !text.trim().is_empty());
+        let asked = match (asked, policy.session_mcp_config, policy.excess) {
+            (Some(_), false, Excess::Refuse) => {
                 let why = "[policy] does not let sessions name a file of their own".to_owned();
                 return Err(ProfileError::Value { variable: MCP_CONFIG, why });
             }
-            Some(text) => Some(text),
-            None => section.mcp_config.as_ref(),
+            (Some(_), false, Excess::Cut) => {
+                let why = "[policy] does not let sessions name a file of their own; it is not used";
+                notes.warnings.push(format!("{MCP_CONFIG}: {why}"));
+                None
+            }
+            (asked, ..) => asked,
         };
+        let (named, origin) = match (asked, &section.mcp_config) {
+            (Some(text), _) => (Some(text), Origin::Environment(MCP_CONFIG)),
+            (None, Some(text)) => (Some(text), Origin::File),
+            (None, None) => (None, Origin::Default),
+        };
+        notes.origin("mcp-config", origin);
         match named.map(|text| text.trim()) {
             Some("none") => Ok(None),
             Some(text) => Ok(Some(Self { path: absolute(MCP_CONFIG, text, scope, None)?, required: true })),

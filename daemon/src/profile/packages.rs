@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use conductor_packages::Allowlist;
 
-use super::ProfileError;
-use crate::config::{PolicySection, ProfileSection};
+use super::{Notes, Origin, ProfileError};
+use crate::config::{Excess, PolicySection, ProfileSection};
 
 pub(super) const ALLOWED_PACKAGES: &str = "MCP_CONDUCTOR_ALLOWED_PACKAGES";
 
@@ -28,21 +28,42 @@ impl PackageRules {
         section: &ProfileSection,
         env: &BTreeMap<String, String>,
         policy: &PolicySection,
+        notes: &mut Notes,
     ) -> Result<Self, ProfileError> {
         let offered =
             policy.packages.as_ref().map(|list| parse("[policy] packages", &list.join(" "))).transpose()?;
-        let allowed = match (env.get(ALLOWED_PACKAGES), &section.packages) {
+        let (allowed, origin) = match (env.get(ALLOWED_PACKAGES), &section.packages) {
             (Some(text), _) => {
                 let asked = parse(ALLOWED_PACKAGES, text)?;
-                within(&asked, offered.as_ref())?;
-                asked
+                let origin = Origin::Environment(ALLOWED_PACKAGES);
+                match within(&asked, offered.as_ref()) {
+                    Ok(()) => (asked, origin),
+                    Err(refusal) if policy.excess == Excess::Refuse => return Err(refusal),
+                    Err(refusal) => {
+                        notes.warnings.push(format!("what is not offered is cut: {refusal}"));
+                        let cut = Origin::Cut {
+                            by: "policy.packages",
+                            asked: text.as_str().into(),
+                            from: Box::new(origin),
+                        };
+                        (cut_down(&asked, offered.as_ref())?, cut)
+                    }
+                }
             }
-            (None, Some(list)) => parse("packages", &list.join(" "))?,
+            (None, Some(list)) => (parse("packages", &list.join(" "))?, Origin::File),
             (None, None) => match offered {
-                Some(offered) => offered,
-                None => parse("the default packages", conductor_packages::DEFAULT_PACKAGES)?,
+                Some(offered) => (offered, Origin::Policy("packages")),
+                None => {
+                    (parse("the default packages", conductor_packages::DEFAULT_PACKAGES)?, Origin::Default)
+                }
             },
         };
+        notes.origin("packages", origin);
+        for (key, is_set) in
+            [("packages-lock", section.packages_lock.is_some()), ("preload", section.preload.is_some())]
+        {
+            notes.origin(key, if is_set { Origin::File } else { Origin::Default });
+        }
         let preload = section.preload.clone();
         for specifier in preload.iter().flatten() {
             allowed.judge(specifier).map_err(|refusal| wrong("preload", &refusal))?;
@@ -85,6 +106,17 @@ fn within(asked: &Allowlist, offered: Option<&Allowlist>) -> Result<(), ProfileE
     Ok(())
 }
 
+/// What of the list is offered.
+fn cut_down(asked: &Allowlist, offered: Option<&Allowlist>) -> Result<Allowlist, ProfileError> {
+    let Some(offered) = offered else { return Ok(asked.clone()) };
+    if asked.allows_any() {
+        return Ok(offered.clone());
+    }
+    let packages = asked.packages().map(ToString::to_string);
+    let left: Vec<_> = packages.filter(|package| offered.judge(package).is_ok()).collect();
+    parse(ALLOWED_PACKAGES, &left.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +130,7 @@ mod tests {
         let section = ProfileSection { packages: packages.map(list), ..ProfileSection::default() };
         let policy = PolicySection { packages: policy.map(list), ..PolicySection::default() };
         let env = env.map(|text| (ALLOWED_PACKAGES.to_owned(), text.to_owned()));
-        PackageRules::resolve(&section, &env.into_iter().collect(), &policy)
+        PackageRules::resolve(&section, &env.into_iter().collect(), &policy, &mut Notes::default())
             .map_err(|error| error.to_string())
     }
 

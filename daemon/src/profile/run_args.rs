@@ -135,7 +135,7 @@ fn grant_value(grants: &mut Grants, kind: &str, value: &str) -> Result<(), RunAr
     Ok(())
 }
 
-fn check_value(kind: &str, value: &str) -> Result<(), &'static str> {
+pub(crate) fn check_value(kind: &str, value: &str) -> Result<(), &'static str> {
     if value.chars().any(char::is_control) {
         return Err("holds a control character");
     }

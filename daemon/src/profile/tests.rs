@@ -106,6 +106,86 @@ fn policy_lists_cap_values() {
 }
 
 #[test]
+fn what_is_beyond_the_policy_is_cut_where_it_says_so() {
+    let config = "[policy]\nexcess = \"cut\"\nread = [\"~/code\"]\nnet = [\"a.org\"]\nworkspaces = [\"~/code\"]\n\
+                  packages = [\"npm:zod\"]\nsession-mcp-config = false\nprofiles = [\"default\"]\n[profiles.web]";
+    let asked = [
+        (RUN_ARGS, "allow-read=/home/a,/etc,allow-net,allow-run=ls,allow-write=/ws"),
+        (WORKSPACE, "/elsewhere"),
+        (ALLOWED_PACKAGES, "npm:zod,npm:ms"),
+        (MCP_CONFIG, "/my.json"),
+    ];
+    let profile = resolved(config, &asked).expect("is cut");
+    assert_eq!(profile.grants.read, only(&["/home/a/code"]));
+    assert_eq!(profile.grants.net, only(&["a.org"]));
+    assert_eq!((&profile.grants.run, &profile.grants.write), (&Grant::None, &only(&["/ws"])));
+    assert_eq!(profile.workspace, Path::new("/home/a/.mcp-conductor/workspace"));
+    assert_eq!(profile.packages.allowed.packages().map(|it| it.key()).collect::<Vec<_>>(), ["npm:zod"]);
+    assert_eq!(profile.mcp_config.as_ref().map(|it| it.required), Some(false));
+    let warnings = profile.warnings.join("\n");
+    for says in [
+        "allow-read=/etc is cut: [policy] offers /home/a/code",
+        "allow-net=(all) is cut",
+        "allow-run is cut: [policy] offers none",
+        "`/elsewhere` is outside what [policy] offers, and not used",
+        "npm:ms",
+        "name a file of their own; it is not used",
+    ] {
+        assert!(warnings.contains(says), "{says}: {warnings}");
+    }
+    let all = resolved(config, &[(RUN_ARGS, "allow-all")]).expect("is cut");
+    assert!(!all.grants.all && all.grants.run == Grant::None && all.grants.env == Grant::All);
+    let error = resolved(config, &[(PROFILE, "web")]).expect_err("is not offered");
+    assert!(error.contains("`web`") && error.contains("hint: offered are default"), "{error}");
+}
+
+#[test]
+fn a_policy_refuses_what_it_does_not_offer() {
+    let config = "[policy]\nsession-grants = [\"run\", \"sys\", \"ffi\"]\nrun = [\"git\"]\nsys = [\"hostname\"]\nffi = [\"/lib\"]\n\
+                  workspaces = [\"~/code\"]\nsession-mcp-config = false";
+    resolved(config, &[(RUN_ARGS, "allow-run=git,allow-sys=hostname,allow-ffi=/lib/x.so")])
+        .expect("is offered");
+    resolved(config, &[(WORKSPACE, "~/code/x")]).expect("is offered");
+    for (variable, asked) in [
+        (RUN_ARGS, "allow-run=sh"),
+        (RUN_ARGS, "allow-run"),
+        (RUN_ARGS, "allow-sys=osRelease"),
+        (RUN_ARGS, "allow-ffi=/tmp/x.so"),
+        (WORKSPACE, "/elsewhere"),
+        (MCP_CONFIG, "/my.json"),
+    ] {
+        let error = resolved(config, &[(variable, asked)]).expect_err(asked);
+        assert!(error.starts_with(variable) && error.contains("[policy]"), "{error}");
+    }
+}
+
+#[test]
+fn no_limit_is_above_the_policys_whatever_the_profile_says() {
+    let config = "[profiles.default]\nheap-mib = 1024\nlinger = \"1m\"\n[policy]\nmax-heap-mib = 512\nmax-linger = \"10s\"\n\
+                  max-compute = \"1m\"\nmax-output-bytes = 2048\nmax-result-bytes = 2048\nmax-inline-bytes = 1024\n\
+                  max-calls-in-flight = 2\nmax-calls-per-minute = 60\nmax-timeout = \"20s\"";
+    let config: Config = toml::from_str(config).expect("is right");
+    let asked = env(&[(MAX_TIMEOUT, "60000"), (DEFAULT_TIMEOUT, "40000")]);
+    let (profile, origins) = explain(&config, &asked, "/", &dirs()).expect("is right");
+    assert_eq!((profile.heap_mib, profile.linger), (512, Duration::from_secs(10)));
+    assert_eq!((profile.max_compute, profile.max_output_bytes), (Duration::from_secs(60), 2048));
+    assert_eq!((profile.max_result_bytes, profile.max_inline_bytes), (2048, 1024));
+    assert_eq!((profile.max_calls_in_flight, profile.max_calls_per_minute), (2, Some(60)));
+    let cut = |by, asked: Value, from| Origin::Cut { by, asked, from: Box::new(from) };
+    assert_eq!(origins["heap-mib"], cut("policy.max-heap-mib", 1024.into(), Origin::File));
+    assert_eq!(origins["max-compute"], cut("policy.max-compute", "5m".into(), Origin::Default));
+    let asked = Origin::Environment(MAX_TIMEOUT);
+    assert_eq!(origins["max-timeout"], cut("policy.max-timeout", "1m".into(), asked));
+    assert_eq!(profile.default_timeout, Duration::from_secs(20));
+    assert_eq!((&origins["run-args"], &origins["mcp-config"]), (&Origin::Default, &Origin::Default));
+    // What nobody asked for is cut without a word.
+    assert_eq!(profile.warnings.len(), 4, "{:?}", profile.warnings);
+    assert!(
+        profile.warnings.contains(&"heap-mib: 1024 is cut to 512, as policy.max-heap-mib says".to_owned())
+    );
+}
+
+#[test]
 fn own_directories_are_never_granted() {
     for asked in ["allow-read=~/.config/conductor", "allow-write=~/.cache/conductor/x"] {
         let error = resolved("", &[(RUN_ARGS, asked)]).expect_err(asked);

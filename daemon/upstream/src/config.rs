@@ -113,6 +113,19 @@ pub(crate) struct Life {
     pub(crate) max_lifetime: Option<Duration>,
 }
 
+/// What holds for servers whose entry does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerDefaults {
+    pub scope: Scope,
+    pub start: Start,
+    /// `None`: never stopped for being idle.
+    pub idle_timeout: Option<Duration>,
+    /// `None`: never replaced for its age.
+    pub max_lifetime: Option<Duration>,
+    /// How long a request may take without progress.
+    pub timeout: Duration,
+}
+
 /// Who shares a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -167,13 +180,37 @@ pub struct Changes {
     pub changed: Vec<String>,
 }
 
+impl Default for ServerDefaults {
+    fn default() -> Self {
+        Self {
+            scope: Scope::default(),
+            start: Start::default(),
+            idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
+            max_lifetime: None,
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+}
+
 impl ServerSet {
     /// Reads the text of a configuration. It may have comments and trailing commas, as editors allow.
     ///
     /// # Errors
     /// The text is no JSON, or no object with `mcpServers` (or VS Code's `servers`) in it.
     pub fn parse(text: &str, expansion: &Expansion<'_>) -> Result<Self, ParseError> {
-        parse::parse(text, expansion)
+        Self::parse_with(text, expansion, &ServerDefaults::default())
+    }
+
+    /// The same, with other defaults than the built-in ones.
+    ///
+    /// # Errors
+    /// As [`ServerSet::parse`].
+    pub fn parse_with(
+        text: &str,
+        expansion: &Expansion<'_>,
+        defaults: &ServerDefaults,
+    ) -> Result<Self, ParseError> {
+        parse::parse(text, expansion, defaults)
     }
 
     pub fn get(&self, name: &str) -> Option<&Server> {

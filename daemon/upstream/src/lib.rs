@@ -29,6 +29,7 @@ pub use crate::connection::open::Era;
 pub use crate::error::CallError;
 pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
+pub use crate::nearest::nearest;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
 pub use crate::upstreams::{
     CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, Exposed,

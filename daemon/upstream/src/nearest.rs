@@ -2,7 +2,7 @@
 
 /// The nearest of `known` to `name`, if any is near: case and separators count for nothing, and about every third letter
 /// may be wrong.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     ranked(name, known).into_iter().next()
 }
 

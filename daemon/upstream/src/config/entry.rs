@@ -13,8 +13,8 @@ use url::Url;
 use crate::config::expand::{Expanded, Expansion};
 use crate::config::parse::{Members, Source, unknown_key};
 use crate::config::{
-    DEFAULT_IDLE_TIMEOUT, DEFAULT_TIMEOUT, Disabled, Endpoint, Expose, Life, Remote, Scope, Server,
-    ServerConfig, Start, Stdio, ToolFilter,
+    Disabled, Endpoint, Expose, Life, Remote, Scope, Server, ServerConfig, ServerDefaults, Start, Stdio,
+    ToolFilter,
 };
 use crate::secret::{Redactor, Secret, is_secret_variable};
 
@@ -62,8 +62,8 @@ struct Draft {
     kind: Option<String>,
     off: bool,
     description: Option<String>,
-    scope: Scope,
-    start: Start,
+    scope: Option<Scope>,
+    start: Option<Start>,
     idle_timeout: Option<Span>,
     max_lifetime: Option<Span>,
     timeout: Option<Span>,
@@ -89,14 +89,14 @@ pub(crate) fn read<'a>(
     source: Source<'a>,
     name: &str,
     raw: &'a RawValue,
-    expansion: &Expansion<'_>,
+    (expansion, defaults): (&Expansion<'_>, &ServerDefaults),
     warnings: &mut Vec<String>,
 ) -> Server {
     let (draft, config) = match draft(source, name, raw, warnings) {
         Err(why) => (Draft::default(), Err(Disabled::Invalid(why))),
         Ok(draft) if draft.off => (draft, Err(Disabled::Off)),
         Ok(draft) => {
-            let config = finish(&draft, expansion).map(Arc::new).map_err(Disabled::Invalid);
+            let config = finish(&draft, expansion, defaults).map(Arc::new).map_err(Disabled::Invalid);
             (draft, config)
         }
     };
@@ -140,8 +140,8 @@ impl Draft {
                 self.off |= !on;
             }
             "description" => self.description = Some(source.value(raw)?),
-            "scope" => self.scope = source.value(raw)?,
-            "start" => self.start = source.value(raw)?,
+            "scope" => self.scope = Some(source.value(raw)?),
+            "start" => self.start = Some(source.value(raw)?),
             "idle_timeout" => self.idle_timeout = Some(source.value(raw)?),
             "max_lifetime" => self.max_lifetime = Some(source.value(raw)?),
             "timeout" => self.timeout = Some(source.value(raw)?),
@@ -155,24 +155,30 @@ impl Draft {
     }
 }
 
-fn finish(draft: &Draft, expansion: &Expansion<'_>) -> Result<ServerConfig, String> {
+fn finish(
+    draft: &Draft,
+    expansion: &Expansion<'_>,
+    defaults: &ServerDefaults,
+) -> Result<ServerConfig, String> {
     let mut values = Values { expansion, secrets: Vec::new() };
     let endpoint = endpoint(draft, &mut values)?;
     let timeout = match draft.timeout {
         Some(Span(Some(timeout))) if !timeout.is_zero() => timeout,
         Some(Span(Some(_))) => return Err("`timeout`: it must be more than zero".to_owned()),
         Some(Span(None)) => Duration::from_secs(24 * 60 * 60),
-        None => DEFAULT_TIMEOUT,
+        None => defaults.timeout,
     };
     let life = Life {
-        start: draft.start,
-        idle_timeout: draft.idle_timeout.map_or(Some(DEFAULT_IDLE_TIMEOUT), |span| span.0),
-        max_lifetime: draft.max_lifetime.and_then(|span| span.0).filter(|span| !span.is_zero()),
+        start: draft.start.unwrap_or(defaults.start),
+        idle_timeout: draft.idle_timeout.map_or(defaults.idle_timeout, |span| span.0),
+        max_lifetime: draft
+            .max_lifetime
+            .map_or(defaults.max_lifetime, |span| span.0.filter(|span| !span.is_zero())),
     };
     Ok(ServerConfig {
         endpoint,
         life,
-        scope: draft.scope,
+        scope: draft.scope.unwrap_or(defaults.scope),
         timeout,
         tools: draft.tools.clone(),
         expose: draft.expose.clone(),

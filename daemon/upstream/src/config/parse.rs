@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::config::expand::Expansion;
-use crate::config::{Disabled, Server, ServerSet, entry, jsonc};
+use crate::config::{Disabled, Server, ServerDefaults, ServerSet, entry, jsonc};
 use crate::nearest::nearest;
 
 /// Largest configuration, in bytes: anything larger is the wrong file.
@@ -38,7 +38,11 @@ pub(crate) struct Members<'a, T>(pub(crate) Vec<(String, T)>, PhantomData<&'a ()
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a>(&'a str);
 
-pub(crate) fn parse(text: &str, expansion: &Expansion<'_>) -> Result<ServerSet, ParseError> {
+pub(crate) fn parse(
+    text: &str,
+    expansion: &Expansion<'_>,
+    defaults: &ServerDefaults,
+) -> Result<ServerSet, ParseError> {
     if text.len() > MAX_BYTES {
         return Err(ParseError::TooLarge);
     }
@@ -59,7 +63,7 @@ pub(crate) fn parse(text: &str, expansion: &Expansion<'_>) -> Result<ServerSet, 
     let servers = found.ok_or(ParseError::NoServers)?;
     let servers: Members<'_, &RawValue> = source.parse(servers)?;
     for (name, raw) in servers.0 {
-        let server = entry::read(source, &name, raw, expansion, &mut set.warnings);
+        let server = entry::read(source, &name, raw, (expansion, defaults), &mut set.warnings);
         let duplicate =
             Disabled::Invalid(format!("line {}: there are two servers of this name", source.position(raw).0));
         set.servers

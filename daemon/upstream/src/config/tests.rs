@@ -86,6 +86,30 @@ fn our_own_keys_are_read_in_either_spelling() {
 }
 
 #[test]
+fn an_entry_goes_before_the_defaults() {
+    let defaults = ServerDefaults {
+        scope: Scope::Call,
+        start: Start::Eager,
+        idle_timeout: None,
+        max_lifetime: Some(Duration::from_secs(60)),
+        timeout: Duration::from_secs(7),
+    };
+    let parsed = |members: &str| {
+        let text = format!(r#"{{"mcpServers": {{"s": {{{members}}}}}}}"#);
+        let set = ServerSet::parse_with(&text, &expansion(), &defaults).expect("it parses");
+        set.get("s").expect("s").config.clone().expect(members)
+    };
+    let silent = parsed(r#""command": "x""#);
+    let life = Life { start: Start::Eager, idle_timeout: None, max_lifetime: Some(Duration::from_secs(60)) };
+    assert_eq!((silent.scope, silent.life, silent.timeout), (Scope::Call, life, Duration::from_secs(7)));
+    let says = parsed(
+        r#""command": "x", "scope": "shared", "start": "lazy", "idle_timeout": "1s", "max_lifetime": "never", "timeout": 1"#,
+    );
+    let life = Life { start: Start::Lazy, idle_timeout: Some(Duration::from_secs(1)), max_lifetime: None };
+    assert_eq!((says.scope, says.life, says.timeout), (Scope::Shared, life, Duration::from_millis(1)));
+}
+
+#[test]
 fn a_bad_entry_disables_itself_alone_and_says_why() {
     let text = r#"{
   "mcpServers": {
