@@ -36,6 +36,7 @@ use requests::{Link, Logs};
 use rounds::Suspended;
 use tools::ToolServer;
 use transport::{FrameTransport, OUTGOING_FRAMES};
+use watches::Watches;
 
 mod accepted;
 mod admission;
@@ -50,6 +51,7 @@ pub(crate) mod requests;
 mod rounds;
 mod tools;
 mod transport;
+mod watches;
 
 /// What a client that has closed only its sending side may still wait for: calls that were sent before it.
 /// Shorter than the five seconds after which rmcp gives up on them, so that they are still answered as cancelled.
@@ -90,6 +92,7 @@ pub struct Session {
     link: Link,
     lists: Lists,
     suspended: Suspended,
+    watches: Watches,
     /// The upstream servers of its configuration.
     servers: watch::Sender<Servers>,
     /// The profile, with the generation of the configuration it was worked out from.
@@ -171,6 +174,7 @@ impl Connection {
         background.spawn(keep_servers(self.session.clone(), self.shared.clone()));
         background.spawn(lists::keep(self.session.clone(), self.shared.clone()));
         background.spawn(requests::tell_logs(self.session.clone(), logs));
+        background.spawn(watches::tell(self.session.clone()));
         let stop = CancellationToken::new();
         let server = RawService(ToolServer::new(self.session.clone(), self.shared.clone()));
         let serving = async {
@@ -397,6 +401,7 @@ impl Session {
             link,
             lists: Lists::default(),
             suspended: Suspended::default(),
+            watches: Watches::default(),
             servers: watch::Sender::default(),
             profile: Mutex::new(None),
         }

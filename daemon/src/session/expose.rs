@@ -4,7 +4,9 @@
 //! Lists come from what is known of the servers, in one sorted page, as the servers wrote them: only names are changed, so
 //! that they fit and differ (`conductor_catalog::exposed_names`; the prefix is `expose_prefix`, by default the server's name,
 //! and none where one server is exposed). A call is passed on with its `_meta`, its progress comes back in order, and its
-//! result is the server's own. URIs stay as they are: of two servers with the same one, the first by name has it.
+//! result is the server's own. URIs stay as they are: of two servers with the same one, the first by name has it. A server of
+//! the newer era sees the client's capabilities in place of conductor's, so it may make a task of a call: the task's id then
+//! begins with the server's name, by which later requests about it find their way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +15,11 @@ use std::time::Duration;
 use conductor_catalog::exposed_names;
 use conductor_upstream::config::Expose;
 use conductor_upstream::{
-    CallContext, CallError, Exposed, Manifest, ProfileId, ServerRef, SessionId, Upstreams,
+    CallContext, CallError, ClientTerms, Exposed, Manifest, ProfileId, Rounds, ServerRef, SessionId,
+    TaskRequest, Upstreams,
 };
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, ContentBlock, ErrorCode, ErrorData};
+use rmcp::model::{CallToolResult, CompleteRequestParams, ContentBlock, ErrorCode, ErrorData, Reference};
 use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -24,7 +27,9 @@ use tokio::task::JoinSet;
 
 use super::Session;
 use super::discovery;
-use super::rounds::{Answer, Asked, Call, End, Events};
+use super::follow::Severity;
+use super::requests::is_newer;
+use super::rounds::{Answer, Asked, Call, End, Events, Retry, over};
 use crate::exec::schema;
 use crate::supervisor::Shared;
 
@@ -62,19 +67,27 @@ pub(super) struct Named<'a> {
 }
 
 /// A request that is passed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Target {
     pub(super) server: ServerRef,
     pub(super) of: Of,
 }
 
 /// What is asked for, as the server names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Of {
     Tool(String),
     Prompt(String),
     Resource(String),
+    Completion(Box<CompleteRequestParams>),
+    Task(String, TaskRequest),
 }
+
+/// Between the name of a server and the id that it gave a task.
+const TASK_SEPARATOR: char = '/';
+
+/// The code of an error that says that the server has no such method.
+const NO_METHOD: i32 = -32_601;
 
 impl Catalogue {
     pub(super) fn new(upstreams: &Upstreams, servers: &ProfileId) -> Self {
@@ -134,6 +147,42 @@ impl Catalogue {
         let only = || if let [only] = exposing.as_slice() { Some(only) } else { None };
         let exposed = exposing.iter().find(lists).or_else(of_template).or_else(only)?;
         Some(Target { server: exposed.server.clone(), of: Of::Resource(uri.to_owned()) })
+    }
+
+    /// Whoever has the prompt, or the template or resource, whose argument is to be completed.
+    pub(super) fn completion(&self, request: &CompleteRequestParams) -> Option<Target> {
+        let mut request = request.clone();
+        let server = match &mut request.r#ref {
+            Reference::Prompt(prompt) => {
+                let Target { server, of: Of::Prompt(name) } = self.prompt(&prompt.name)? else { return None };
+                prompt.name = name;
+                server
+            }
+            Reference::Resource(resource) => {
+                let has = |exposed: &&Known| {
+                    let templates = exposed.manifest.iter().flat_map(|manifest| &manifest.resource_templates);
+                    templates.into_iter().any(|template| template["uriTemplate"] == *resource.uri)
+                };
+                match self.with(Expose::Resources).find(has) {
+                    Some(exposed) => exposed.server.clone(),
+                    None => self.resource(&resource.uri)?.server,
+                }
+            }
+            _ => return None,
+        };
+        Some(Target { server, of: Of::Completion(Box::new(request)) })
+    }
+
+    /// The server that made the task; only one whose tools are exposed can have made one for the client.
+    pub(super) fn task(&self, id: &str, request: TaskRequest) -> Option<Target> {
+        let of = |exposed: &Known| {
+            let own = id.strip_prefix(&*exposed.server.name)?.strip_prefix(TASK_SEPARATOR)?;
+            Some((exposed.server.clone(), own.to_owned()))
+        };
+        // Where one server's name begins with another's, the longer is meant.
+        let (server, own) =
+            self.with(Expose::Tools).filter_map(of).max_by_key(|(server, _)| server.name.len())?;
+        Some(Target { server, of: Of::Task(own, request) })
     }
 
     fn with(&self, what: Expose) -> impl Iterator<Item = &Known> {
@@ -203,10 +252,13 @@ pub(super) fn start(
     session: &Arc<Session>,
     shared: &Arc<Shared>,
     asked: Asked,
+    retry: Retry,
     target: Target,
     context: &RequestContext<RoleServer>,
 ) -> Result<Call, End> {
     let Target { server, of } = target;
+    let log_level = context.meta.log_level().or_else(|| session.link.level().map(Severity::level));
+    let client = ClientTerms { capabilities: context.client_capabilities().unwrap_or_default(), log_level };
     let refused = |why: &str| refusal(&of, why);
     let profile = session.profile(shared).map_err(|why| refused(&why))?;
     let id = shared.executor.next_id();
@@ -224,6 +276,8 @@ pub(super) fn start(
         cancel: cancel.clone(),
         progress,
         meta: serde_json::to_value(&context.meta).ok().and_then(|meta| meta.as_object().cloned()),
+        client: Some(client),
+        rounds: if is_newer(context) { Rounds::PassedOn(retry.into()) } else { Rounds::Answered },
         ..CallContext::new(SessionId::new(session.id.to_string()))
     };
     let questions = session.open_call(&id, Some(&server.name), context);
@@ -232,14 +286,20 @@ pub(super) fn start(
     let work = async move {
         let _in_flight = in_flight;
         let upstreams = shared.upstreams.upstreams();
-        let result = match &of {
-            Of::Tool(name) => upstreams.call_tool(&server, &call_context, name, arguments).await,
-            Of::Prompt(name) => upstreams.get_prompt(&server, &call_context, name, arguments).await,
-            Of::Resource(uri) => upstreams.read_resource(&server, &call_context, uri).await,
+        let result = match of.clone() {
+            Of::Tool(name) => upstreams.call_tool(&server, &call_context, &name, arguments).await,
+            Of::Prompt(name) => upstreams.get_prompt(&server, &call_context, &name, arguments).await,
+            Of::Resource(uri) => upstreams.read_resource(&server, &call_context, &uri).await,
+            Of::Completion(params) => upstreams.complete(&server, &call_context, *params).await,
+            Of::Task(id, request) => upstreams.task(&server, &call_context, &id, request).await,
         };
         match result {
-            Ok(Value::Object(members)) => Ok(Answer::Raw(members)),
+            Ok(Value::Object(members)) => Ok(Answer::Raw(with_task_of(&server, members))),
             Ok(_) => refusal(&of, "the server's result is no object"),
+            Err(CallError::Over) => Err(over()),
+            Err(CallError::JsonRpc { code: NO_METHOD, .. }) if matches!(of, Of::Completion(_)) => {
+                Ok(Answer::Raw(page("completion", json!({ "values": [] }))))
+            }
             // The server's own words, code and data.
             Err(CallError::JsonRpc { code, message, data }) => {
                 Err(ErrorData::new(ErrorCode(code), message, data))
@@ -250,11 +310,21 @@ pub(super) fn start(
     Ok(Call::start(asked, id, work, events, questions, cancel))
 }
 
+/// The result with the id by which the client asks for a task that is in it.
+fn with_task_of(server: &ServerRef, mut members: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::String(id)) = members.get_mut("taskId") {
+        *id = format!("{}{TASK_SEPARATOR}{id}", server.name);
+    }
+    members
+}
+
 /// Models read results of tools; errors of the protocol often do not reach them.
 fn refusal(of: &Of, why: &str) -> End {
     match of {
         Of::Tool(_) => Ok(Answer::Result(Box::new(CallToolResult::error(vec![ContentBlock::text(why)])))),
-        Of::Prompt(_) | Of::Resource(_) => Err(ErrorData::internal_error(why.to_owned(), None)),
+        Of::Prompt(_) | Of::Resource(_) | Of::Completion(_) | Of::Task(..) => {
+            Err(ErrorData::internal_error(why.to_owned(), None))
+        }
     }
 }
 
@@ -324,6 +394,38 @@ mod tests {
         assert_eq!(names(&catalogue.prompts()), ["x_p"]);
         assert_eq!((catalogue.tools().len(), catalogue.resources().len()), (0, 0));
         assert_eq!(catalogue.resource("r:1"), None);
+    }
+
+    #[test]
+    fn a_task_goes_to_the_server_that_its_id_names() {
+        let tools = json!({ "tools": [{ "name": "t" }] });
+        let catalogue = Catalogue { servers: vec![known("a", "a", tools.clone()), known("a/b", "b", tools)] };
+        let of = |id: &str| match catalogue.task(id, TaskRequest::Get)? {
+            Target { server, of: Of::Task(own, TaskRequest::Get) } => Some((server.name, own)),
+            _ => None,
+        };
+        assert_eq!(of("a/b/c"), Some(("a/b".to_owned(), "c".to_owned())));
+        assert_eq!(of("a/c/d"), Some(("a".to_owned(), "c/d".to_owned())));
+        assert_eq!((of("c"), of("b/c")), (None, None));
+        let members = with_task_of(&ServerRef::new(ProfileId::new("p"), "a"), page("taskId", json!("c/d")));
+        assert_eq!(members["taskId"], "a/c/d");
+    }
+
+    #[test]
+    fn a_completion_goes_to_the_server_of_the_prompt_under_its_own_name() {
+        let lists =
+            json!({ "prompts": [{ "name": "p" }], "resourceTemplates": [{ "uriTemplate": "f:/{x}" }] });
+        let catalogue = Catalogue { servers: vec![known("s", "x", lists)] };
+        let asks = |reference| {
+            let argument = serde_json::from_value(json!({ "name": "n", "value": "v" })).expect("an argument");
+            catalogue.completion(&CompleteRequestParams::new(reference, argument))
+        };
+        let Some(Target { of: Of::Completion(request), .. }) = asks(Reference::for_prompt("x_p")) else {
+            panic!("no target");
+        };
+        assert_eq!(request.r#ref, Reference::for_prompt("p"));
+        assert!(asks(Reference::for_prompt("p")).is_none());
+        assert!(asks(Reference::for_resource("f:/{x}")).is_some());
     }
 
     #[test]

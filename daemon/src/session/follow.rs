@@ -104,8 +104,17 @@ impl Severity {
     const STDOUT: Self = Self(1);
     const STDERR: Self = Self(3);
 
-    fn level(self) -> LoggingLevel {
-        if self == Self::STDOUT { LoggingLevel::Info } else { LoggingLevel::Warning }
+    pub(super) fn level(self) -> LoggingLevel {
+        match self.0 {
+            0 => LoggingLevel::Debug,
+            1 => LoggingLevel::Info,
+            2 => LoggingLevel::Notice,
+            3 => LoggingLevel::Warning,
+            4 => LoggingLevel::Error,
+            5 => LoggingLevel::Critical,
+            6 => LoggingLevel::Alert,
+            _ => LoggingLevel::Emergency,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A client that has listed something is told once when it is something else, and again after it has listed anew. Clients of
 //! the newer protocol are told through the streams that they opened (`subscriptions/listen`), all others at any time.
-//! [`keep`] watches what the lists are made of, and starts exposed servers of which nothing is known.
+//! [`keep`] watches what the lists are made of, and starts exposed servers of which nothing is known. A stream also says
+//! which resources its client watches; see [`super::watches`].
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::tools::ToolServer;
-use super::{Session, expose, lock, until_draining};
+use super::{Session, expose, lock, until_draining, watches};
 use crate::supervisor::Shared;
 use crate::upstreams::Servers;
 
@@ -73,9 +74,25 @@ impl Lists {
         let _in_time = tokio::time::timeout(FIRST_LISTS, settled.wait_for(is_this)).await;
     }
 
+    /// Whoever listens for changes has the list as it is now, unless it got another one before.
+    fn listen(&self, sink: &SubscriptionSink, current: impl Fn(List) -> Value) {
+        lock(&self.streams).push(sink.clone());
+        let accepted = sink.accepted();
+        let wanted =
+            [accepted.tools_list_changed, accepted.prompts_list_changed, accepted.resources_list_changed];
+        for (list, _) in ALL.into_iter().zip(wanted).filter(|(_, wanted)| *wanted == Some(true)) {
+            let content = hash(&current(list));
+            lock(&self.shown)[list as usize].get_or_insert(content);
+        }
+    }
+
+    /// The streams that are open.
+    pub(super) fn streams(&self) -> Vec<SubscriptionSink> {
+        lock(&self.streams).clone()
+    }
+
     async fn tell(&self, session: &Session, list: List) {
-        let streams = lock(&self.streams).clone();
-        for stream in streams {
+        for stream in self.streams() {
             // Not wanted on this stream, or the client is gone.
             let _told = match list {
                 List::Tools => stream.notify_tool_list_changed().await,
@@ -100,17 +117,30 @@ fn hash(content: &Value) -> u64 {
 }
 
 /// Serves a stream of announcements until the client cancels it, or the daemon goes down.
-pub(super) async fn stream(session: &Session, shared: &Shared, context: SubscriptionContext) {
+pub(super) async fn stream(
+    server: &ToolServer,
+    session: &Session,
+    shared: &Shared,
+    context: SubscriptionContext,
+) {
     let id: RequestId = context.sink().id().clone();
-    lock(&session.lists.streams).push(context.sink().clone());
+    session.lists.listen(context.sink(), |list| server.list(list));
+    let watched = context.accepted().resource_subscriptions.clone().unwrap_or_default();
     let mut phase = shared.phase();
+    let watching = async {
+        watches::begin(server, session, &watched).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        // Not resumed after another has won, so cancel safety does not matter.
+        () = watching => {}
         // Cancel-safe, all of them: they wait for flags.
         () = context.cancelled() => {}
         () = session.gone.cancelled() => {}
         () = until_draining(&mut phase) => {}
     }
     lock(&session.lists.streams).retain(|stream| *stream.id() != id);
+    watches::end(session, shared, &watched);
 }
 
 /// Tells the client of changes for as long as the session lasts.
@@ -124,6 +154,7 @@ pub(super) async fn keep(session: Arc<Session>, shared: Arc<Shared>) {
         let registered =
             servers.borrow_and_update().registration().map(|registration| registration.id.clone());
         let learning = async {
+            watches::renew(&server, &session).await;
             if let Some(servers) = &registered {
                 expose::learn_unknown(&session, &shared, servers).await;
             }

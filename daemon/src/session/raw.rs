@@ -75,7 +75,10 @@ impl Service<RoleServer> for RawService {
 
 fn merged(mut frame: Value, mut members: Map<String, Value>, is_newer: bool) -> Value {
     if !is_newer {
-        members.remove("resultType");
+        // Other kinds say more than an older client can see from the rest.
+        if members.get("resultType").is_some_and(|kind| kind == "complete") {
+            members.remove("resultType");
+        }
         older_output(&mut members);
         older_tools(&mut members);
     }

@@ -1,4 +1,5 @@
-//! What upstream servers ask of a session's client (elicitation, sampling, roots), and what they log to it.
+//! What upstream servers ask of a session's client (elicitation, sampling, roots), and what they tell it: log messages, and
+//! changes of resources.
 //!
 //! [`ClientRouter`] answers for `conductor_upstream`; [`Link`] is what a session knows of its client: the way to it, the
 //! levels it wants to hear, and the calls that are open. Nobody is asked for what he did not declare, everybody answers
@@ -123,6 +124,12 @@ impl ClientRequests for ClientRouter {
     fn log(&self, session: &SessionId, server: &str, level: &str, logger: Option<&str>, data: &Value) {
         if let Some(session) = self.registry.find(session) {
             session.link.log(server, level, logger, data);
+        }
+    }
+
+    fn updated(&self, session: &SessionId, uri: &str) {
+        if let Some(session) = self.registry.find(session) {
+            session.watches.changed(uri);
         }
     }
 }

@@ -6,13 +6,16 @@
 //! suspended: it waits for its upstream's answer as for any other, its own time limit goes on, and it keeps its place among
 //! the session's calls in flight. Output of its code is told to the next request.
 //!
+//! That is for servers of the older era, and for code. What a server of the newer era asks in place of the result of a plain
+//! call is the client's own business: its question and its `requestState` are passed on, and so is the retry.
+//!
 //! A client that never comes back ends the call after [`ANSWER_TIME`], and so does the end of its session. A
 //! `requestState` is valid once, in its own session, and for the same request; it is a name, not a secret.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use conductor_upstream::Ask;
+use conductor_upstream::{Ask, CallError, Input};
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -133,6 +136,17 @@ impl Asked {
     }
 }
 
+impl From<Retry> for Input {
+    fn from(retry: Retry) -> Self {
+        Self { responses: retry.responses, state: retry.state }
+    }
+}
+
+/// What a retry is told whose call nobody knows.
+pub(super) fn over() -> ErrorData {
+    ErrorData::invalid_params(CallError::Over.to_string(), None)
+}
+
 impl Call {
     /// `work` has to end when `cancel` is cancelled.
     pub(super) fn start(
@@ -234,18 +248,15 @@ impl Suspended {
         }
     }
 
-    /// The call that a retry continues, with the replies handed over; `None` if the request is no retry.
-    pub(super) fn resume(&self, asked: &Asked, retry: Retry) -> Result<Option<Call>, ErrorData> {
-        let Some(state) = retry.state else { return Ok(None) };
-        let mut suspended = lock(&self.0);
-        let is_for_this = suspended.get(&state).is_some_and(|waiting| waiting.call.asked == *asked);
-        let waiting = suspended.remove(&state).filter(|_| is_for_this);
-        drop(suspended);
-        let Some(Waiting { call, replies, .. }) = waiting else {
-            let message = "the call that this answer belongs to is over\nhint: make the call again, without requestState";
-            return Err(ErrorData::invalid_params(message, None));
-        };
-        let mut responses = retry.responses.unwrap_or_default();
+    /// The call that a retry continues, with the replies handed over; `None` if it continues none that waits here.
+    pub(super) fn resume(&self, asked: &Asked, retry: &mut Retry) -> Result<Option<Call>, ErrorData> {
+        let Some(state) = &retry.state else { return Ok(None) };
+        let waiting = lock(&self.0).remove(state);
+        let Some(Waiting { call, replies, .. }) = waiting else { return Ok(None) };
+        if call.asked != *asked {
+            return Err(over());
+        }
+        let mut responses = retry.responses.take().unwrap_or_default();
         for (key, reply) in replies {
             let response =
                 responses.remove(&key).ok_or_else(|| "the client left the question out".to_owned());

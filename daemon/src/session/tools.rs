@@ -10,16 +10,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use conductor_upstream::{CallError, SessionId, TaskRequest, Upstreams};
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult, ErrorCode,
-    GetPromptRequestParams, GetPromptResponse, GetPromptResult, Implementation, InitializeRequestParams,
-    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig,
-    SetLevelRequestParams, SubscriptionFilter, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, CustomRequest, CustomResult, DetailedTask, ErrorCode, GetPromptRequestParams,
+    GetPromptResponse, GetPromptResult, GetTaskParams, GetTaskResult, Implementation,
+    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Reference, ResourceContents, ResourceTemplate,
+    ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
+    Task, TaskPayload, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext};
 use serde_json::{Value, json};
@@ -31,7 +34,8 @@ use super::expose::{self, Catalogue, Named, OWN_TOOLS, Target, page};
 use super::follow::Follower;
 use super::lists::{self, List};
 use super::raw::Raw;
-use super::rounds::{Answer, Asked, Call, End, Events, Retry};
+use super::rounds::{Answer, Asked, Call, End, Events, Retry, over};
+use super::watches;
 use crate::BUILD;
 use crate::exec::result::{ErrorReport, ErrorType, ExecutionResult};
 use crate::exec::{Caller, schema};
@@ -121,22 +125,45 @@ impl ToolServer {
     /// Follows a call that is suspended, or starts it at `target`.
     async fn pass_on(
         &self,
-        (asked, retry): (Asked, Retry),
+        (asked, mut retry): (Asked, Retry),
         target: Option<Target>,
         unknown: impl FnOnce() -> ErrorData,
         context: &RequestContext<RoleServer>,
     ) -> End {
-        let call = match self.session.suspended.resume(&asked, retry)? {
+        let call = match self.session.suspended.resume(&asked, &mut retry)? {
             Some(call) => call,
             None => {
-                match expose::start(&self.session, &self.shared, asked, target.ok_or_else(unknown)?, context)
-                {
+                let target = target.ok_or_else(unknown)?;
+                match expose::start(&self.session, &self.shared, asked, retry, target, context) {
                     Ok(call) => call,
                     Err(end) => return end,
                 }
             }
         };
         call.follow(&self.session, context).await
+    }
+
+    /// Asks the server that made it about a task.
+    async fn task(
+        &self,
+        id: &str,
+        request: TaskRequest,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let target = self.find(|catalogue| catalogue.task(id, request.clone())).await;
+        let unknown = || ErrorData::invalid_params(format!("there is no task {id}"), None);
+        let asked = Asked { method: "tasks", name: id.to_owned(), arguments: None };
+        give(self.pass_on((asked, Retry::default()), target, unknown, context).await?, context);
+        Ok(())
+    }
+
+    /// Which server has a resource.
+    pub(super) async fn resource(&self, uri: &str) -> Option<Target> {
+        self.find(|catalogue| catalogue.resource(uri)).await
+    }
+
+    pub(super) fn upstreams(&self) -> &Upstreams {
+        self.shared.upstreams.upstreams()
     }
 
     async fn discover(&self, request: CallToolRequestParams) -> Result<CallToolResponse, ErrorData> {
@@ -157,9 +184,13 @@ impl ToolServer {
     async fn start_tool(
         &self,
         asked: Asked,
+        retry: Retry,
         context: &RequestContext<RoleServer>,
     ) -> Option<Result<Call, End>> {
         if asked.name == schema::TOOL_NAME {
+            if retry.state.is_some() {
+                return Some(Err(Err(over())));
+            }
             let refused = |refused: ExecutionResult| Ok(Answer::Result(Box::new(refused.into_call_result())));
             return Some(self.start_run(asked, context).await.map_err(|why| refused(*why)));
         }
@@ -167,7 +198,7 @@ impl ToolServer {
             return None;
         }
         let target = self.find(|catalogue| catalogue.tool(&asked.name)).await?;
-        Some(expose::start(&self.session, &self.shared, asked, target, context))
+        Some(expose::start(&self.session, &self.shared, asked, retry, target, context))
     }
 
     /// Starts to run code, or says why not.
@@ -218,7 +249,7 @@ impl ToolServer {
                 let message = format!(
                     "there is no resource {uri}; results are kept for an hour, as long as there is room"
                 );
-                Err(ErrorData::resource_not_found(message, None))
+                Err(ErrorData::resource_not_found(message, Some(json!({ "uri": uri }))))
             }
         }
     }
@@ -243,6 +274,10 @@ fn give(answer: Answer, context: &RequestContext<RoleServer>) -> CallToolResult 
     }
 }
 
+fn not_found(uri: &str) -> ErrorData {
+    ErrorData::resource_not_found(format!("there is no resource {uri}"), Some(json!({ "uri": uri })))
+}
+
 /// The same for all: servers that expose prompts may be configured at any time.
 fn capabilities() -> ServerCapabilities {
     ServerCapabilities::builder()
@@ -252,7 +287,10 @@ fn capabilities() -> ServerCapabilities {
         .enable_prompts_list_changed()
         .enable_resources()
         .enable_resources_list_changed()
+        .enable_resources_subscribe()
+        .enable_completions()
         .enable_logging()
+        .enable_tasks()
         .build()
 }
 
@@ -287,7 +325,78 @@ impl ServerHandler for ToolServer {
         _context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         self.session.link.set_level(request.level.into());
+        self.upstreams().set_log_level(&SessionId::new(self.session.id.to_string()), request.level);
         Ok(())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let name = match &request.r#ref {
+            Reference::Resource(own) if own.uri.starts_with(URI_PREFIX) => {
+                return Ok(CompleteResult::default());
+            }
+            Reference::Resource(resource) => &resource.uri,
+            Reference::Prompt(prompt) => &prompt.name,
+            _ => return Ok(CompleteResult::default()),
+        };
+        let target = self.find(|catalogue| catalogue.completion(&request)).await;
+        let unknown = || ErrorData::invalid_params(format!("there is no {name} to complete"), None);
+        let asked = Asked { method: "completion/complete", name: name.clone(), arguments: None };
+        give(self.pass_on((asked, Retry::default()), target, unknown, &context).await?, &context);
+        Ok(CompleteResult::default())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if request.uri.starts_with(URI_PREFIX) {
+            // What is kept of a call never changes.
+            return Ok(());
+        }
+        watches::subscribe(self, &self.session, &request.uri).await.map_err(|error| match error {
+            CallError::JsonRpc { code, message, data } => ErrorData::new(ErrorCode(code), message, data),
+            CallError::UnknownResource { uri } => not_found(&uri),
+            error => ErrorData::internal_error(error.to_string(), None),
+        })
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        watches::unsubscribe(&self.session, &self.shared, &request.uri);
+        Ok(())
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        self.task(&request.task_id, TaskRequest::Get, &context).await?;
+        Ok(GetTaskResult::new(DetailedTask::new(Task::default(), TaskPayload::Working)))
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.task(&request.task_id, TaskRequest::Update(request.input_responses), &context).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.task(&request.task_id, TaskRequest::Cancel, &context).await
     }
 
     async fn list_tools(
@@ -348,19 +457,24 @@ impl ServerHandler for ToolServer {
         if let Some(id) = request.uri.strip_prefix(URI_PREFIX) {
             return self.own_resource(id, &request.uri).map(Into::into);
         }
-        let target = self.find(|catalogue| catalogue.resource(&request.uri)).await;
-        let unknown = || ErrorData::resource_not_found(format!("there is no resource {}", request.uri), None);
+        let target = self.resource(&request.uri).await;
+        let unknown = || not_found(&request.uri);
         let answer = self.pass_on(Asked::resource(&request), target, unknown, &context).await?;
         give(answer, &context);
         Ok(ReadResourceResult::new(Vec::new()).into())
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        Some(requested.clone())
+        let mut accepted = requested.clone();
+        if let Some(uris) = &mut accepted.resource_subscriptions {
+            let catalogue = self.catalogue(&self.session.known_servers());
+            uris.retain(|uri| catalogue.resource(uri).is_some());
+        }
+        Some(accepted)
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        lists::stream(&self.session, &self.shared, context).await;
+        lists::stream(self, &self.session, &self.shared, context).await;
         Ok(())
     }
 
@@ -375,10 +489,10 @@ impl ServerHandler for ToolServer {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let (asked, retry) = Asked::tool(&request);
-        let call = match self.session.suspended.resume(&asked, retry)? {
+        let (asked, mut retry) = Asked::tool(&request);
+        let call = match self.session.suspended.resume(&asked, &mut retry)? {
             Some(call) => call,
-            None => match self.start_tool(asked, &context).await {
+            None => match self.start_tool(asked, retry, &context).await {
                 Some(Ok(call)) => call,
                 Some(Err(end)) => return end.map(|answer| give(answer, &context).into()),
                 None => return self.discover(request).await,

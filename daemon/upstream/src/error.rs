@@ -14,6 +14,8 @@ pub enum CallError {
     UnknownServer { name: String, nearest: Vec<String> },
     #[error("the server {server} has no tool named {tool:?}{}", did_you_mean(nearest))]
     UnknownTool { server: String, tool: String, nearest: Vec<String> },
+    #[error("no server has the resource {uri}")]
+    UnknownResource { uri: String },
     #[error("the server {server} cannot be used: {reason}")]
     Disabled { server: String, reason: String },
     #[error(
@@ -43,6 +45,11 @@ pub enum CallError {
     /// The server's own answer to the request, as it is.
     #[error("{message} (code {code})")]
     JsonRpc { code: i32, message: String, data: Option<Value> },
+    /// The request answers a question of a call that nobody knows any more.
+    #[error("the call that this answer belongs to is over\nhint: make the call again, without requestState")]
+    Over,
+    #[error("resources of {server} cannot be watched: {reason}")]
+    Unwatchable { server: String, reason: &'static str },
     #[error("{server} has too many requests in flight\nhint: at most {limit} at a time")]
     Busy { server: String, limit: usize },
     #[error("the daemon is shutting down")]
@@ -55,6 +62,7 @@ impl CallError {
         match self {
             Self::UnknownServer { .. } => "unknown-server",
             Self::UnknownTool { .. } => "unknown-tool",
+            Self::UnknownResource { .. } => "unknown-resource",
             Self::Disabled { .. } => "disabled",
             Self::Denied { .. } => "denied",
             Self::Start { .. } => "start",
@@ -66,6 +74,8 @@ impl CallError {
             Self::TooLarge { .. } => "too-large",
             Self::Protocol { .. } => "protocol",
             Self::JsonRpc { .. } => "json-rpc",
+            Self::Over => "over",
+            Self::Unwatchable { .. } => "unwatchable",
             Self::Busy { .. } => "busy",
             Self::ShuttingDown => "shutting-down",
         }
@@ -100,12 +110,15 @@ impl CallError {
             // Somebody has to change something first.
             Self::UnknownServer { .. }
             | Self::UnknownTool { .. }
+            | Self::UnknownResource { .. }
             | Self::Disabled { .. }
             | Self::Denied { .. }
             | Self::Start { .. }
             | Self::Auth { .. }
             | Self::TooLarge { .. }
             | Self::Protocol { .. }
+            | Self::Over
+            | Self::Unwatchable { .. }
             | Self::JsonRpc { .. } => false,
             // The caller is going away.
             Self::Cancelled | Self::ShuttingDown => false,

@@ -26,14 +26,15 @@ mod upstreams;
 pub use crate::auth::login::{Login, LoginError, LoginRequest};
 pub use crate::auth::{LoginState, LoginStatus};
 pub use crate::connection::open::Era;
+pub use crate::connection::request::{Input, TaskRequest};
 pub use crate::error::CallError;
 pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
 pub use crate::nearest::nearest;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
 pub use crate::upstreams::{
-    CallContext, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT, Exposed,
-    ServerState, ServerStatus, Summary, Upstreams, UpstreamsOptions,
+    CallContext, ClientTerms, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT,
+    Exposed, Rounds, ServerState, ServerStatus, Summary, Upstreams, UpstreamsOptions,
 };
 
 /// The directives for rmcp in a log filter: none of its levels below may show payloads, and failures of its HTTP transport

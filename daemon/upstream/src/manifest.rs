@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rmcp::model::SubscriptionFilter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -129,8 +130,9 @@ impl Manifests {
         let follow = async move {
             let ended = ended(end);
             let listening = async {
-                if live.era == Era::Discover {
-                    listen(&live).await;
+                let announced = fetch::announced(&live.info.capabilities);
+                if let (Era::Discover, Some(filter)) = (live.era, announced) {
+                    listen(&live, filter).await;
                 }
                 std::future::pending::<()>().await;
             };
@@ -191,8 +193,7 @@ async fn ended(mut end: watch::Receiver<Option<Arc<crate::connection::live::End>
 
 /// Servers of the newer era announce changes only to those who listen. The announcements themselves are taken from the
 /// wire; here the stream is only held open.
-async fn listen(live: &Live) {
-    let Some(filter) = fetch::announced(&live.info.capabilities) else { return };
+pub(crate) async fn listen(live: &Live, filter: SubscriptionFilter) {
     let (first, longest) = LISTEN_PAUSES;
     let mut pause = first;
     loop {

@@ -48,6 +48,9 @@ pub trait ClientRequests: Send + Sync + 'static {
 
     /// A log message of a server that belongs to this session alone. Must not block.
     fn log(&self, session: &SessionId, server: &str, level: &str, logger: Option<&str>, data: &Value);
+
+    /// A resource that the session watches, or a part of it, changed. Must not block.
+    fn updated(&self, session: &SessionId, uri: &str);
 }
 
 impl Ask {

@@ -8,6 +8,7 @@ mod auth;
 mod call;
 mod registry;
 mod status;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ use crate::session::{ClientRequests, ProfileId, ServerRef, SessionId};
 use crate::transport::http;
 use crate::upstreams::registry::{Entry, Instance, Profile, Registry};
 
-pub use crate::upstreams::call::CallContext;
+pub use crate::upstreams::call::{CallContext, ClientTerms, Rounds};
 pub use crate::upstreams::status::{ServerState, ServerStatus, Summary};
 
 /// Largest message of a server if the options do not say, in bytes.
@@ -149,7 +150,13 @@ impl Upstreams {
 
     /// The session is gone, and with it what belonged to it.
     pub fn end_session(&self, session: &SessionId) {
-        self.registry().close(|key| key.instance == Instance::Session(session.clone()));
+        let mut registry = self.registry();
+        registry.log_levels.remove(session);
+        registry.close(|key| key.instance == Instance::Session(session.clone()));
+        for connection in registry.connections() {
+            let unwatched = connection.watches.end_session(session);
+            self.farewell(connection, unwatched);
+        }
     }
 
     /// What is known of a server, at once, whether it runs or not. `None` if it never ran with this configuration.

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::connection::watches::Watches;
 use crate::session::{Ask, ClientRequests, ServerAsks, SessionId};
 use crate::transport::ledger::Notice;
 
@@ -48,6 +49,7 @@ pub(crate) struct Answers {
     pub(crate) router: Option<Arc<dyn ClientRequests>>,
     /// Requests that could not be attributed to a session.
     pub(crate) declined: Arc<AtomicUsize>,
+    pub(crate) watches: Arc<Watches>,
 }
 
 impl Users {
@@ -145,6 +147,14 @@ impl Answers {
         }
     }
 
+    /// Tells the sessions that watch a resource that it changed.
+    pub(crate) fn updated(&self, uri: &str) {
+        let Some(router) = &self.router else { return };
+        for session in self.watches.watchers(uri) {
+            router.updated(&session, uri);
+        }
+    }
+
     async fn reply(&self, what: Ask, params: impl Serialize) -> Result<ClientResult, ErrorData> {
         let params = serde_json::to_value(params).unwrap_or_default();
         match self.answer(what, params, None).await {
@@ -230,6 +240,8 @@ mod tests {
         }
 
         fn log(&self, _: &SessionId, _: &str, _: &str, _: Option<&str>, _: &Value) {}
+
+        fn updated(&self, _: &SessionId, _: &str) {}
     }
 
     fn answers(owner: Option<&str>) -> Answers {
@@ -239,6 +251,7 @@ mod tests {
             users: Arc::default(),
             router: Some(Arc::new(Echo)),
             declined: Arc::default(),
+            watches: Arc::default(),
         }
     }
 

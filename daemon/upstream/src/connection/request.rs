@@ -1,13 +1,21 @@
 //! One request to a running server: its timeout, its progress, its cancellation, and its result as it came.
 
+#![expect(
+    deprecated,
+    reason = "logging levels are on their way out of MCP (SEP-2577); older servers take them"
+)]
+
 use std::time::Duration;
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientRequest,
-    GetPromptRequest, GetPromptRequestParams, InputResponses, JsonObject, ListPromptsRequest,
-    ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, PaginatedRequestParams,
-    ReadResourceRequest, ReadResourceRequestParams, RequestId, RequestMetaObject, ServerResult,
+    CallToolRequest, CallToolRequestParams, CancelTaskParams, CancelTaskRequest, CancelledNotification,
+    CancelledNotificationParam, ClientRequest, CompleteRequest, CompleteRequestParams, GetPromptRequest,
+    GetPromptRequestParams, GetTaskParams, GetTaskRequest, InputResponses, JsonObject, ListPromptsRequest,
+    ListResourceTemplatesRequest, ListResourcesRequest, ListToolsRequest, LoggingLevel,
+    PaginatedRequestParams, ReadResourceRequest, ReadResourceRequestParams, RequestId, RequestMetaObject,
+    ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams,
+    UnsubscribeRequest, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
 };
 use rmcp::service::{Peer, PeerRequestOptions, ServiceError};
 use serde_json::Value;
@@ -27,10 +35,40 @@ pub(crate) const MAX_EXTENSION: u32 = 10;
 /// A request of ours, before it is sent.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
-    CallTool { name: String, arguments: JsonObject },
-    ReadResource { uri: String },
-    GetPrompt { name: String, arguments: JsonObject },
+    CallTool {
+        name: String,
+        arguments: JsonObject,
+    },
+    ReadResource {
+        uri: String,
+    },
+    GetPrompt {
+        name: String,
+        arguments: JsonObject,
+    },
+    Complete(Box<CompleteRequestParams>),
+    Task {
+        id: String,
+        request: TaskRequest,
+    },
+    /// Of the older era; in the newer one a stream is opened.
+    Subscribe {
+        uri: String,
+    },
+    Unsubscribe {
+        uri: String,
+    },
+    SetLevel(LoggingLevel),
     List(ListOf, Option<String>),
+}
+
+/// What is asked about a task that a server made of a call (the extension `io.modelcontextprotocol/tasks`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskRequest {
+    Get,
+    /// Answers to what the task wants to know.
+    Update(InputResponses),
+    Cancel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +81,10 @@ pub(crate) enum ListOf {
 
 /// What a server wants to know before it goes on (`resultType: "input_required"`), answered.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Input {
-    pub(crate) responses: Option<InputResponses>,
-    pub(crate) state: Option<String>,
+pub struct Input {
+    pub responses: Option<InputResponses>,
+    /// The `requestState` of the result that asked.
+    pub state: Option<String>,
 }
 
 /// A request with everything that is sent along.
@@ -89,6 +128,13 @@ impl Operation {
             Self::CallTool { .. } => "tools/call",
             Self::ReadResource { .. } => "resources/read",
             Self::GetPrompt { .. } => "prompts/get",
+            Self::Complete(_) => "completion/complete",
+            Self::Task { request: TaskRequest::Get, .. } => "tasks/get",
+            Self::Task { request: TaskRequest::Update(_), .. } => "tasks/update",
+            Self::Task { request: TaskRequest::Cancel, .. } => "tasks/cancel",
+            Self::Subscribe { .. } => "resources/subscribe",
+            Self::Unsubscribe { .. } => "resources/unsubscribe",
+            Self::SetLevel(_) => "logging/setLevel",
             Self::List(of, _) => of.method(),
         }
     }
@@ -112,6 +158,17 @@ impl Operation {
                 (params.input_responses, params.request_state) = (responses, state);
                 GetPromptRequest::new(params).into()
             }
+            Self::Complete(params) => CompleteRequest::new(*params).into(),
+            Self::Task { id, request } => match request {
+                TaskRequest::Get => GetTaskRequest::new(GetTaskParams::new(id)).into(),
+                TaskRequest::Update(responses) => {
+                    UpdateTaskRequest::new(UpdateTaskParams::new(id, responses)).into()
+                }
+                TaskRequest::Cancel => CancelTaskRequest::new(CancelTaskParams::new(id)).into(),
+            },
+            Self::Subscribe { uri } => SubscribeRequest::new(SubscribeRequestParams::new(uri)).into(),
+            Self::Unsubscribe { uri } => UnsubscribeRequest::new(UnsubscribeRequestParams::new(uri)).into(),
+            Self::SetLevel(level) => SetLevelRequest::new(SetLevelRequestParams::new(level)).into(),
             Self::List(of, cursor) => {
                 let params = PaginatedRequestParams::default().with_cursor(cursor);
                 match of {
@@ -284,10 +341,10 @@ impl Drop for CancelOnDrop {
 }
 
 /// The request's metadata, without what belongs to the hop it came over.
-pub(crate) fn forwarded_meta(meta: Option<JsonObject>) -> Option<RequestMetaObject> {
-    let mut meta = meta?;
+pub(crate) fn forwarded_meta(meta: Option<JsonObject>) -> JsonObject {
+    let mut meta = meta.unwrap_or_default();
     meta.retain(|key, _| key != "progressToken" && !key.starts_with("io.modelcontextprotocol/"));
-    (!meta.is_empty()).then(|| serde_json::from_value(Value::Object(meta)).ok()).flatten()
+    meta
 }
 
 impl Limits {

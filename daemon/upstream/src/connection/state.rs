@@ -67,6 +67,8 @@ pub(crate) struct State {
     wanted: bool,
     /// An operator stopped it: it starts when it is wanted, not by itself.
     held: bool,
+    /// Somebody wants to hear what it announces: it runs, called or not.
+    watched: bool,
     random: fastrand::Rng,
 }
 
@@ -105,7 +107,7 @@ pub(crate) enum PhaseStatus {
 impl State {
     pub(crate) fn new(life: Life, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { life, phase: Phase::Idle, failures: 0, wanted: false, held: false, random }
+        Self { life, phase: Phase::Idle, failures: 0, wanted: false, held: false, watched: false, random }
     }
 
     pub(crate) fn status(&self) -> PhaseStatus {
@@ -148,6 +150,20 @@ impl State {
             ready.heard_at = now;
             self.failures = 0;
         }
+    }
+
+    pub(crate) fn set_watched(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// Whether it starts by itself.
+    fn is_kept(&self) -> bool {
+        !self.held && (self.watched || self.life.start == Start::Eager)
+    }
+
+    /// How long it may be unused; an eager server is never idle, nor is one that is watched.
+    fn idle_stop(&self) -> Option<Duration> {
+        self.life.idle_timeout.filter(|_| self.life.start == Start::Lazy && !self.watched)
     }
 
     pub(crate) fn started(&mut self, now: Instant) {
@@ -209,12 +225,13 @@ impl State {
 
     /// Everything that is due now. Call it after each event and at [`State::next_wakeup`].
     pub(crate) fn due(&mut self, now: Instant) -> Option<Action> {
+        let (is_kept, idle_stop) = (self.is_kept(), self.idle_stop());
         match &mut self.phase {
             Phase::Paused { until } if now >= *until => {
                 self.phase = Phase::Idle;
                 self.due(now)
             }
-            Phase::Idle if self.wanted || (self.life.start == Start::Eager && !self.held) => {
+            Phase::Idle if self.wanted || is_kept => {
                 self.phase = Phase::Starting;
                 Some(Action::Start)
             }
@@ -226,7 +243,7 @@ impl State {
                 if ready.in_flight > 0 {
                     return None;
                 }
-                if self.life.idle_stop().is_some_and(|idle| now >= ready.used_at + idle) {
+                if idle_stop.is_some_and(|idle| now >= ready.used_at + idle) {
                     self.phase = Phase::Idle;
                     return Some(Action::Retire(Why::Idle));
                 }
@@ -243,13 +260,11 @@ impl State {
     /// When [`State::due`] must be asked again if nothing happens before.
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Paused { until } => {
-                (self.wanted || (self.life.start == Start::Eager && !self.held)).then_some(until)
-            }
+            Phase::Paused { until } => (self.wanted || self.is_kept()).then_some(until),
             Phase::Ready(ready) => {
                 let old = self.life.max_lifetime.map(|max| ready.since + max);
                 let unused = ready.in_flight == 0;
-                let idle = self.life.idle_stop().filter(|_| unused).map(|idle| ready.used_at + idle);
+                let idle = self.idle_stop().filter(|_| unused).map(|idle| ready.used_at + idle);
                 let ping = (unused && !ready.pinging).then_some(ready.heard_at + PING_EVERY);
                 [old, idle, ping].into_iter().flatten().min()
             }
@@ -267,13 +282,6 @@ impl State {
         // Half of it at random: many daemons that lost the same server must not return at once.
         let pause = whole.mul_f64(0.5 + self.random.f64() / 2.0);
         self.phase = Phase::Paused { until: now + pause };
-    }
-}
-
-impl Life {
-    /// An eager server is never idle.
-    fn idle_stop(&self) -> Option<Duration> {
-        self.idle_timeout.filter(|_| self.start == Start::Lazy)
     }
 }
 

@@ -3,10 +3,16 @@
 //! It owns the state and the current server. It receives wishes of calls and operators, the ends of leases, and the news
 //! of the attempt, the keeper and the ping that it started itself. It publishes a [`ConnectionStatus`].
 
+#![expect(
+    deprecated,
+    reason = "logging levels are on their way out of MCP (SEP-2577); older servers take them"
+)]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rmcp::model::LoggingLevel;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -16,7 +22,9 @@ use tokio_util::task::TaskTracker;
 use crate::connection::client::{Answers, Users};
 use crate::connection::live::{Lease, Live};
 use crate::connection::open::{Era, OpenError, Opened, Spec};
+use crate::connection::request::{Limits, Operation};
 use crate::connection::state::{Action, PhaseStatus, State, Verdict, Why};
+use crate::connection::watches::Watches;
 use crate::log::{LogRing, LogSource};
 use crate::manifest::Manifests;
 use crate::session::{ClientRequests, SessionId};
@@ -31,12 +39,20 @@ const OPERATORS: usize = 16;
 /// News that may wait. The reporters have nothing else to do and wait in their turn.
 const NEWS: usize = 8;
 
+/// How long a server may take to accept a log level; nobody waits for it.
+const LEVEL_TIME: Duration = Duration::from_secs(10);
+
 /// What the task is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Lease { session: SessionId, reply: oneshot::Sender<Result<Lease, Refusal>> },
+    Lease {
+        session: SessionId,
+        reply: oneshot::Sender<Result<Lease, Refusal>>,
+    },
     Stop,
     Restart,
+    /// The session that it belongs to wants to hear log messages from this level on.
+    LogLevel(LoggingLevel),
 }
 
 /// Why there is no lease.
@@ -66,6 +82,9 @@ pub(crate) struct Parts {
     pub(crate) owner: Option<SessionId>,
     pub(crate) router: Option<Arc<dyn ClientRequests>>,
     pub(crate) declined: Arc<std::sync::atomic::AtomicUsize>,
+    pub(crate) watches: Arc<Watches>,
+    /// What the session that it belongs to asked for.
+    pub(crate) log_level: Option<LoggingLevel>,
     pub(crate) log: Arc<LogRing>,
     pub(crate) manifests: Arc<Manifests>,
     pub(crate) tracker: TaskTracker,
@@ -144,6 +163,10 @@ impl Task {
                         self.parts.state.released(Instant::now(), users.n_calls(), users.take_answered());
                     }
                 }
+                // Cancel-safe: a stored permit is not lost before it is awaited.
+                () = self.parts.watches.changed.notified() => {
+                    self.parts.state.set_watched(!self.parts.watches.is_empty());
+                }
                 // Cancel-safe, as all receivers of channels are.
                 Some(news) = self.news.1.recv() => self.news(news),
                 // Cancel-safe: a token stays cancelled.
@@ -170,7 +193,26 @@ impl Task {
                 let retire = self.parts.state.restart();
                 self.interrupted(retire);
             }
+            Command::LogLevel(level) => {
+                self.parts.log_level = Some(level);
+                self.tell_log_level();
+            }
         }
+    }
+
+    /// Tells a server that takes it from which level on its messages are wanted.
+    fn tell_log_level(&self) {
+        let (Some(level), Some(live)) = (self.parts.log_level, self.current.clone()) else { return };
+        if live.era != Era::Initialize || live.info.capabilities.logging.is_none() {
+            return;
+        }
+        let label = self.parts.label.clone();
+        self.parts.tracker.spawn(async move {
+            let limits = Limits::internal(LEVEL_TIME, usize::MAX);
+            if let Err(error) = live.send(&label, Operation::SetLevel(level), &limits).await {
+                tracing::info!(upstream = %label, %error, "its log level stays");
+            }
+        });
     }
 
     fn lease(&mut self, session: SessionId, reply: oneshot::Sender<Result<Lease, Refusal>>) {
@@ -222,13 +264,14 @@ impl Task {
     fn start(&mut self) {
         self.generation += 1;
         let generation = self.generation;
-        let Parts { label, spec, owner, router, declined, log, manifests, .. } = &self.parts;
+        let Parts { label, spec, owner, router, declined, watches, log, manifests, .. } = &self.parts;
         let answers = Answers {
             server: label.clone(),
             owner: owner.clone(),
             users: Arc::new(Users::default()),
             router: router.clone(),
             declined: declined.clone(),
+            watches: watches.clone(),
         };
         let (spec, log, news, era) = (spec.clone(), log.clone(), self.news.0.clone(), manifests.era());
         let sink = {
@@ -271,6 +314,7 @@ impl Task {
     fn opened(&mut self, opened: Opened, answers: Answers) {
         let (live, kept) = Live::new(opened, self.generation, answers, self.parts.log.clone());
         self.parts.manifests.attach(&live, &self.parts.label);
+        self.parts.watches.renew(&live, &live.answers, &self.parts.tracker);
         let (news, generation) = (self.news.0.clone(), self.generation);
         self.parts.tracker.spawn(async move {
             kept.keep().await;
@@ -279,6 +323,7 @@ impl Task {
         });
         tracing::info!(upstream = %self.parts.label, pid = live.pid, protocol = %live.info.protocol_version, "ready");
         self.current = Some(live);
+        self.tell_log_level();
         self.ready_since = Some(SystemTime::now());
         self.last_failure = None;
         self.parts.state.started(Instant::now());
@@ -366,6 +411,7 @@ fn take(notice: Notice, log: &LogRing, manifests: &Manifests, answers: &Answers)
             log.push(LogSource::Message, &format!("{level}: {logger}{data}"));
             answers.log(&notice);
         }
+        Notice::ResourceUpdated { uri } => answers.updated(uri),
         Notice::ToolsChanged | Notice::PromptsChanged | Notice::ResourcesChanged => manifests.outdated(),
     }
 }

@@ -55,6 +55,7 @@ pub(crate) enum Notice {
     ToolsChanged,
     PromptsChanged,
     ResourcesChanged,
+    ResourceUpdated { uri: String },
     Log { level: String, logger: Option<String>, data: Value },
 }
 
@@ -258,6 +259,7 @@ impl Ledger {
             "notifications/tools/list_changed" => (self.notice)(Notice::ToolsChanged),
             "notifications/prompts/list_changed" => (self.notice)(Notice::PromptsChanged),
             "notifications/resources/list_changed" => (self.notice)(Notice::ResourcesChanged),
+            "notifications/resources/updated" => self.updated(params),
             "notifications/message" => self.log(params),
             "notifications/cancelled" | "notifications/subscriptions/acknowledged" => {
                 return Verdict::Forward;
@@ -283,6 +285,16 @@ impl Ledger {
         {
             // Full: whoever reads too slowly misses steps, not the result. Closed: nobody is interested.
             progress.try_send(params).ok();
+        }
+    }
+
+    fn updated(&self, params: Option<&RawValue>) {
+        #[derive(Deserialize)]
+        struct Updated {
+            uri: String,
+        }
+        if let Some(Ok(Updated { uri })) = params.map(|params| serde_json::from_str(params.get())) {
+            (self.notice)(Notice::ResourceUpdated { uri });
         }
     }
 

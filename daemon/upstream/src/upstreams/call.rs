@@ -1,8 +1,15 @@
 //! Requests of sessions to their servers.
 
+#![expect(
+    deprecated,
+    reason = "logging levels are on their way out of MCP (SEP-2577); clients of today use them"
+)]
+
 use std::sync::Arc;
 
-use rmcp::model::{InputResponses, JsonObject, RequestMetaObject};
+use rmcp::model::{
+    ClientCapabilities, CompleteRequestParams, InputResponses, JsonObject, LoggingLevel, RequestMetaObject,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -11,8 +18,10 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::live::Lease;
-use crate::connection::open::OpenError;
-use crate::connection::request::{Failure, Input, Limits, MAX_EXTENSION, Operation, Request, forwarded_meta};
+use crate::connection::open::{Era, OpenError};
+use crate::connection::request::{
+    Failure, Input, Limits, MAX_EXTENSION, Operation, Request, TaskRequest, forwarded_meta,
+};
 use crate::connection::task::{Command, Refusal};
 use crate::error::CallError;
 use crate::manifest::Manifest;
@@ -44,6 +53,28 @@ pub struct CallContext {
     pub progress: Option<mpsc::Sender<Value>>,
     /// The caller's `_meta`, which is passed on but for its progress token and what belongs to the caller's own connection.
     pub meta: Option<JsonObject>,
+    /// What the caller's client declared, where the request is that client's own and servers of the newer era are to serve
+    /// it as such. `None`: what the daemon can do.
+    pub client: Option<ClientTerms>,
+    pub rounds: Rounds,
+}
+
+/// A client whose request is passed on.
+#[derive(Debug, Clone)]
+pub struct ClientTerms {
+    pub capabilities: ClientCapabilities,
+    /// What it wants to hear while the request goes on. A server that is shared is not told: its messages reach no client.
+    pub log_level: Option<LoggingLevel>,
+}
+
+/// What becomes of a result that wants input, which only servers of the newer era give.
+#[derive(Debug, Clone, Default)]
+pub enum Rounds {
+    /// The session is asked, and the request repeated with its answers.
+    #[default]
+    Answered,
+    /// It is the caller's result; what the caller brings along from an earlier one is passed on.
+    PassedOn(Input),
 }
 
 /// The part of a result that says whether it is one.
@@ -57,9 +88,9 @@ struct ResultKind {
 }
 
 /// A lease, its place among the calls of its connection, and the end of a connection that was made for it alone.
-struct Use {
-    lease: Lease,
-    entry: Entry,
+pub(super) struct Use {
+    pub(super) lease: Lease,
+    pub(super) entry: Entry,
     _permit: tokio::sync::OwnedSemaphorePermit,
     _own: Option<OwnConnection>,
 }
@@ -73,7 +104,25 @@ struct OwnConnection {
 impl CallContext {
     pub fn new(session: SessionId) -> Self {
         let cancel = CancellationToken::new();
-        Self { session, execution: None, cancel, deadline: None, progress: None, meta: None }
+        let (execution, deadline, progress, meta, client) = (None, None, None, None, None);
+        Self { session, execution, cancel, deadline, progress, meta, client, rounds: Rounds::default() }
+    }
+}
+
+impl CallContext {
+    /// The metadata of a request over `lease`: what is the caller's, and what a server of the newer era has to know of the
+    /// caller's client.
+    fn meta_for(&self, lease: &Lease) -> Option<RequestMetaObject> {
+        let mut meta = forwarded_meta(self.meta.clone());
+        if let Some(client) = self.client.as_ref().filter(|_| lease.live.era == Era::Discover) {
+            let capabilities = serde_json::to_value(&client.capabilities).unwrap_or_default();
+            meta.insert("io.modelcontextprotocol/clientCapabilities".to_owned(), capabilities);
+            let is_heard = lease.live.answers.owner.is_some();
+            if let Some(level) = client.log_level.filter(|_| is_heard) {
+                meta.insert("io.modelcontextprotocol/logLevel".to_owned(), json!(level));
+            }
+        }
+        (!meta.is_empty()).then(|| serde_json::from_value(Value::Object(meta)).ok()).flatten()
     }
 }
 
@@ -140,6 +189,43 @@ impl Upstreams {
         self.perform(server, context, &used, operation).await
     }
 
+    /// Suggests values of an argument of a prompt or a resource template; the result is the server's `CompleteResult`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    ///
+    /// # Cancel safety
+    /// As [`Upstreams::call_tool`].
+    pub async fn complete(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+        params: CompleteRequestParams,
+    ) -> Result<Value, CallError> {
+        let operation = Operation::Complete(Box::new(params));
+        let used = self.use_server(server, context, operation.method()).await?;
+        self.perform(server, context, &used, operation).await
+    }
+
+    /// Asks about a task that the server made of a call; the result is the server's.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    ///
+    /// # Cancel safety
+    /// As [`Upstreams::call_tool`].
+    pub async fn task(
+        &self,
+        server: &ServerRef,
+        context: &CallContext,
+        id: &str,
+        request: TaskRequest,
+    ) -> Result<Value, CallError> {
+        let operation = Operation::Task { id: id.to_owned(), request };
+        let used = self.use_server(server, context, operation.method()).await?;
+        self.perform(server, context, &used, operation).await
+    }
+
     /// The server's lists as it gives them now: starts it if it does not run.
     ///
     /// # Errors
@@ -188,7 +274,7 @@ impl Upstreams {
         Ok(self.lists(server, context).await?.prompts.clone())
     }
 
-    async fn use_server(
+    pub(super) async fn use_server(
         &self,
         server: &ServerRef,
         context: &CallContext,
@@ -319,7 +405,7 @@ impl Upstreams {
             cancel: context.cancel.clone(),
             max_bytes: self.0.options.max_message_bytes,
         };
-        let meta = forwarded_meta(context.meta.clone());
+        let meta = context.meta_for(&used.lease);
         tracing::debug!(
             upstream = server.name,
             session = %context.session,
@@ -357,11 +443,20 @@ async fn rounds(
     meta: Option<RequestMetaObject>,
     limits: &Limits,
 ) -> Result<Box<RawValue>, CallError> {
-    let mut input = Input::default();
+    let mut input = match &context.rounds {
+        Rounds::PassedOn(Input { state: Some(_), .. }) if used.lease.live.era == Era::Initialize => {
+            return Err(CallError::Over);
+        }
+        Rounds::PassedOn(input) => input.clone(),
+        Rounds::Answered => Input::default(),
+    };
     for round in 1..=MAX_ROUNDS {
         let progress = context.progress.clone();
         let request = Request { operation: operation.clone(), input, meta: meta.clone(), progress };
         let raw = used.lease.send(&server.name, request, limits).await?;
+        if matches!(context.rounds, Rounds::PassedOn(_)) {
+            return Ok(raw);
+        }
         let kind: ResultKind = match serde_json::from_str(raw.get()) {
             Ok(kind) => kind,
             Err(_) => return Ok(raw),

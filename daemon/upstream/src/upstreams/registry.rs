@@ -1,10 +1,16 @@
 //! Which profile has which servers, and which connections there are.
 
+#![expect(
+    deprecated,
+    reason = "logging levels are on their way out of MCP (SEP-2577); clients of today use them"
+)]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use rmcp::model::LoggingLevel;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +19,7 @@ use crate::config::{Endpoint, Identity, Life, Scope, ServerConfig, ServerSet, St
 use crate::connection::open::Spec;
 use crate::connection::state::State;
 use crate::connection::task::{self, Command, ConnectionStatus, Parts};
+use crate::connection::watches::Watches;
 use crate::log::LogRing;
 use crate::manifest::Manifests;
 use crate::session::{ProfileId, SessionId};
@@ -24,6 +31,8 @@ pub(crate) struct Registry {
     connections: HashMap<Key, Connection>,
     known: HashMap<Identity, Known>,
     n_instances: u64,
+    /// From which level on a session wants to hear what its own servers log.
+    pub(crate) log_levels: HashMap<SessionId, LoggingLevel>,
 }
 
 /// The servers of a profile that can be used, with what was found out about them.
@@ -66,6 +75,7 @@ pub(crate) struct Connection {
     pub(crate) status: watch::Receiver<ConnectionStatus>,
     pub(crate) declined: Arc<AtomicUsize>,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) watches: Arc<Watches>,
 }
 
 /// What is remembered of an identity, whether or not it is connected.
@@ -187,6 +197,8 @@ impl Registry {
             start_timeout: options.start_timeout,
         };
         let close = CancellationToken::new();
+        let watches = Arc::new(Watches::default());
+        let log_level = owner.as_ref().and_then(|owner| self.log_levels.get(owner).copied());
         let (commands, status) = task::spawn(Parts {
             label: name.into(),
             spec,
@@ -194,6 +206,8 @@ impl Registry {
             owner,
             router: options.client_requests.clone(),
             declined: declined.clone(),
+            watches: watches.clone(),
+            log_level,
             log,
             manifests,
             tracker: inner.tracker.clone(),
@@ -202,7 +216,7 @@ impl Registry {
             max_in_flight: options.max_in_flight,
         });
         let permits = Arc::new(Semaphore::new(options.max_in_flight));
-        let connection = Connection { key: key.clone(), commands, close, status, declined, permits };
+        let connection = Connection { key: key.clone(), commands, close, status, declined, permits, watches };
         self.connections.insert(key, connection.clone());
         connection
     }
@@ -218,6 +232,10 @@ impl Registry {
             Known { manifests, log }
         };
         self.known.entry(entry.identity).or_insert_with(load).clone()
+    }
+
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values()
     }
 
     pub(crate) fn connections_of(&self, entry: &Entry) -> Vec<Connection> {

@@ -43,6 +43,10 @@ impl ClientRequests for Asked {
     fn log(&self, session: &SessionId, _server: &str, level: &str, _logger: Option<&str>, data: &Value) {
         self.0.lock().unwrap().push((session.to_string(), json!({ "level": level, "data": data })));
     }
+
+    fn updated(&self, session: &SessionId, uri: &str) {
+        self.0.lock().unwrap().push((session.to_string(), json!({ "updated": uri })));
+    }
 }
 
 impl Bed {

@@ -38,6 +38,29 @@ fn an_unused_server_ends_and_a_used_one_does_not() {
 }
 
 #[test]
+fn a_watched_server_goes_on_and_comes_back() {
+    let now = Instant::now();
+    let mut state = ready(lazy(), now);
+    state.set_watched(true);
+    assert_eq!(
+        state.next_wakeup(),
+        Some(now + PING_EVERY),
+        "it is not idle, and still asked for a sign of life"
+    );
+    state.lost(now);
+    let until = state.next_wakeup().expect("a pause");
+    assert_eq!(state.due(until), Some(Action::Start), "although nobody calls it");
+    state.started(until);
+    state.set_watched(false);
+    assert_eq!(state.due(until + 601 * SECOND), Some(Action::Retire(Why::Idle)));
+    state.set_watched(true);
+    assert_eq!(state.due(until + 601 * SECOND), Some(Action::Start));
+    state.started(until + 601 * SECOND);
+    assert_eq!(state.stop(), Some(Action::Retire(Why::Asked)));
+    assert_eq!(state.due(until + 602 * SECOND), None, "an operator stopped it");
+}
+
+#[test]
 fn an_old_server_is_replaced_even_while_it_is_used() {
     let now = Instant::now();
     let mut state = ready(Life { max_lifetime: Some(10 * SECOND), ..lazy() }, now);
