@@ -39,6 +39,9 @@ const LINGER: Duration = Duration::from_secs(10 * 60);
 /// Between two looks for registrations that nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Between two looks for files that nobody needs.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Looks after the upstream servers of all sessions.
 #[derive(Debug)]
 pub struct UpstreamService {
@@ -268,9 +271,17 @@ impl UpstreamService {
 
     /// Forgets what nobody needed for a while, for as long as the daemon runs.
     pub async fn sweep(&self) {
-        let mut ticks = tokio::time::interval(SWEEP);
+        let (mut ticks, mut days) = (tokio::time::interval(SWEEP), tokio::time::interval(DAY));
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                // Cancel-safe, both: a tick that is not taken stays.
+                _ = ticks.tick() => {}
+                _ = days.tick() => {
+                    let upstreams = self.upstreams.clone();
+                    // Nobody waits for it.
+                    drop(tokio::task::spawn_blocking(move || upstreams.prune_manifests()));
+                }
+            }
             self.learnt.save();
             self.prune();
             self.logins.prune();

@@ -3,6 +3,7 @@
 //! The Inspector and the Python SDK hold every answer against the protocol's and the tool's own schemas; the tests check what
 //! the answers say.
 
+mod agents;
 mod inspector;
 mod python;
 mod rmcp;

@@ -203,7 +203,7 @@ fn names_have_a_prefix_where_several_servers_are_exposed() {
     let names = strings(&json!(shim.tools()), "name");
     assert!(names.iter().all(|name| name.len() <= 46), "{names:?}");
     let with = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
-    assert_eq!((with("alpha_"), with("b_"), names.len()), (9, 9, 18 + OWN.len()), "{names:?}");
+    assert_eq!((with("alpha_"), with("b_"), names.len()), (11, 11, 22 + OWN.len()), "{names:?}");
     for name in ["alpha_log", "b_log"] {
         let logged =
             shim.ask("tools/call", json!({ "name": name, "arguments": { "level": "info", "data": 1 } }));

@@ -14,6 +14,7 @@ mod jail;
 mod lifecycle;
 mod packages;
 mod parallel;
+mod passed_on;
 mod profile;
 mod progress;
 mod recovery;

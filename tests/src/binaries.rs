@@ -25,6 +25,11 @@ pub fn hanging_deno() -> PathBuf {
     binary("hanging-deno")
 }
 
+/// The server that the conformance suite asks for; see [`conductord`].
+pub fn conformance_server() -> PathBuf {
+    binary("conformance-server")
+}
+
 /// The Deno executable that all tests use.
 pub fn deno() -> PathBuf {
     conductor_deno::testing::deno().path.clone()

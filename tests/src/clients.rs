@@ -26,10 +26,41 @@ impl Inspector {
     }
 
     pub fn command(&self, home: &Home) -> Command {
-        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+        let mut command = home.command(&self.node());
         let modules = self.installed.join("node_modules");
-        let mut command = home.command(&modules.join(format!("node-linux-{arch}/bin/node")));
         command.arg(modules.join("@modelcontextprotocol/inspector/clients/launcher/build/index.js"));
+        command
+    }
+
+    /// A Node.js new enough for everything here.
+    pub fn node(&self) -> PathBuf {
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+        self.installed.join(format!("node_modules/node-linux-{arch}/bin/node"))
+    }
+}
+
+/// The official conformance suite.
+#[derive(Debug)]
+pub struct ConformanceSuite {
+    installed: PathBuf,
+    node: PathBuf,
+}
+
+impl ConformanceSuite {
+    /// `None`, after a loud notice, where it cannot be had.
+    pub fn fetch() -> Option<Self> {
+        let manifest = [
+            ("package.json", include_str!("../conformance/package.json")),
+            ("package-lock.json", include_str!("../conformance/package-lock.json")),
+        ];
+        let node = Inspector::fetch()?.node();
+        let installed = packages::npm("conformance", &manifest)?;
+        Some(Self { installed, node })
+    }
+
+    pub fn command(&self, home: &Home) -> Command {
+        let mut command = home.command(&self.node);
+        command.arg(self.installed.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"));
         command
     }
 }

@@ -7,6 +7,7 @@
 //! Answer    what a call of `run_deno_code` came to
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! clients   MCP clients written by others, fetched into the build directory
+//! conformance  the server that the official conformance suite asks for
 //! bench     the benchmark
 //! mutants   the check that the tests notice mistakes
 //! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
@@ -18,6 +19,7 @@ pub mod answer;
 pub mod bench;
 pub mod binaries;
 pub mod clients;
+pub mod conformance;
 pub mod daemon;
 pub mod home;
 pub mod manager;

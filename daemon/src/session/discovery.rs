@@ -11,6 +11,7 @@ use conductor_catalog::{
 use conductor_upstream::{CallContext, CallError, ServerRef, ServerState, ServerStatus, SessionId};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::upstreams::calls::{did_you_mean, meant};
 use crate::upstreams::{Registration, Servers, UpstreamService};
@@ -89,6 +90,8 @@ pub(super) struct Discovery<'a> {
     pub(super) service: &'a UpstreamService,
     pub(super) servers: Servers,
     pub(super) session: u64,
+    /// The client does not wait any more.
+    pub(super) cancel: CancellationToken,
 }
 
 /// A refusal in words for the model.
@@ -193,7 +196,8 @@ impl Discovery<'_> {
         let manifest = match upstreams.manifest(server)? {
             Some(manifest) => manifest,
             None => {
-                let context = CallContext::new(SessionId::new(self.session.to_string()));
+                let mut context = CallContext::new(SessionId::new(self.session.to_string()));
+                context.cancel = self.cancel.clone();
                 upstreams.lists(server, &context).await?
             }
         };

@@ -27,6 +27,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, SubscriptionContext};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::discovery::{self, Discovery};
@@ -166,10 +167,15 @@ impl ToolServer {
         self.shared.upstreams.upstreams()
     }
 
-    async fn discover(&self, request: CallToolRequestParams) -> Result<CallToolResponse, ErrorData> {
+    async fn discover(
+        &self,
+        request: CallToolRequestParams,
+        cancel: CancellationToken,
+    ) -> Result<CallToolResponse, ErrorData> {
         let servers = self.session.servers().await;
         let known = self.tools(&servers);
-        let discovery = Discovery { service: &self.shared.upstreams, servers, session: self.session.id };
+        let (service, session) = (&*self.shared.upstreams, self.session.id);
+        let discovery = Discovery { service, servers, session, cancel };
         match discovery.answer(&request.name, request.arguments).await {
             Some(result) => Ok(CallToolResponse::Complete(result)),
             None => {
@@ -495,7 +501,7 @@ impl ServerHandler for ToolServer {
             None => match self.start_tool(asked, retry, &context).await {
                 Some(Ok(call)) => call,
                 Some(Err(end)) => return end.map(|answer| give(answer, &context).into()),
-                None => return self.discover(request).await,
+                None => return self.discover(request, context.ct).await,
             },
         };
         let answer = call.follow(&self.session, &context).await?;

@@ -27,6 +27,7 @@ use crate::connection::request::ListOf;
 use crate::secret::Redactor;
 
 pub(crate) use crate::manifest::fetch::fetch;
+pub(crate) use crate::manifest::store::prune;
 
 /// How long a burst of changes is waited out before the lists are fetched again.
 const SETTLE: Duration = Duration::from_millis(100);

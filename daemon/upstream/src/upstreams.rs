@@ -11,9 +11,10 @@ mod status;
 mod watching;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::Client;
 use tokio::sync::mpsc::error::TrySendError;
@@ -29,7 +30,7 @@ use crate::connection::open::find;
 use crate::connection::task::Command;
 use crate::error::CallError;
 use crate::log::LogLine;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::nearest::ranked;
 use crate::session::{ClientRequests, ProfileId, ServerRef, SessionId};
 use crate::transport::http;
@@ -212,6 +213,17 @@ impl Upstreams {
         self.command(server, || Command::Restart)
     }
 
+    /// Removes what is kept on disk of servers that nobody has in a configuration any more. Blocks while it reads the
+    /// directory.
+    pub fn prune_manifests(&self) {
+        match manifest::prune(&self.0.manifests(), SystemTime::now()) {
+            Ok(0) => {}
+            Ok(n_files) => tracing::debug!(n_files, "lists of servers that are gone were removed"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "lists of servers that are gone cannot be removed"),
+        }
+    }
+
     /// Ends all servers: calls may finish until `deadline`, then everything is killed.
     ///
     /// # Cancel safety
@@ -316,6 +328,11 @@ impl Upstreams {
 }
 
 impl Inner {
+    /// Where manifests are kept.
+    fn manifests(&self) -> PathBuf {
+        self.options.state_dir.join("manifests")
+    }
+
     fn http(&self) -> Result<Client, String> {
         self.http.get_or_init(|| http::client().map_err(|error| error.to_string())).clone()
     }

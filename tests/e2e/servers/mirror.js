@@ -6,6 +6,7 @@ const encoder = new TextEncoder();
 const pending = new Map();
 const endless = new Map();
 const grown = [];
+const watched = new Set();
 let nextId = 1;
 
 const send = (message) => Deno.stdout.writeSync(encoder.encode(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n"));
@@ -48,6 +49,11 @@ const tools = {
     send({ method: "notifications/tools/list_changed" });
     return text("grown");
   },
+  touch: ({ uri }) => {
+    if (watched.has(uri)) send({ method: "notifications/resources/updated", params: { uri } });
+    return text(watched.has(uri) ? "told" : "nobody watches");
+  },
+  crash: () => Deno.exit(1),
   fail: () => {
     throw { code: -32042, message: "as told", data: { why: "told" } };
   },
@@ -62,11 +68,16 @@ const listed = () => [
 const methods = {
   initialize: () => ({
     protocolVersion: "2025-11-25",
-    capabilities: { tools: { listChanged: true }, prompts: {}, resources: {}, logging: {} },
+    capabilities: { tools: { listChanged: true }, prompts: {}, resources: { subscribe: true }, logging: {}, completions: {} },
     serverInfo: { name: "mirror", version: "1" },
   }),
   ping: () => ({}),
-  "logging/setLevel": () => ({}),
+  "logging/setLevel": ({ params }) => (note(`level ${params.level}`), {}),
+  "completion/complete": ({ params }) => ({
+    completion: { values: [`${params.ref.name ?? params.ref.uri} ${params.argument.name}=${params.argument.value}`], mood: "good" },
+  }),
+  "resources/subscribe": ({ params }) => (watched.add(params.uri), note(`watch ${params.uri}`), {}),
+  "resources/unsubscribe": ({ params }) => (watched.delete(params.uri), note(`unwatch ${params.uri}`), {}),
   "tools/list": () => ({ tools: listed() }),
   "tools/call": (request) => tools[request.params.name](request.params.arguments ?? {}, request),
   "prompts/list": () => ({ prompts: [{ name: "greet", arguments: [{ name: "who", required: true }], mood: "good" }] }),

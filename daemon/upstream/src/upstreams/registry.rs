@@ -223,7 +223,7 @@ impl Registry {
 
     pub(crate) fn known(&mut self, inner: &Inner, entry: &Entry) -> Known {
         let load = || {
-            let file = inner.options.state_dir.join("manifests").join(format!("{}.json", entry.identity));
+            let file = inner.manifests().join(format!("{}.json", entry.identity));
             let redactor = entry.config.redactor.clone();
             let log = Arc::new(LogRing::new(redactor.clone()));
             let (tracker, changes) = (inner.tracker.clone(), inner.changes.clone());
