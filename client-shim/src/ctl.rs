@@ -10,6 +10,7 @@ mod clients;
 mod doctor;
 mod exit_code;
 mod failure;
+mod man;
 mod manager;
 mod packages;
 mod paint;
@@ -109,6 +110,12 @@ enum Command {
         /// Which shell
         shell: Shell,
     },
+    /// Write the manual pages of this program into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -190,6 +197,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),
         Command::Completions { shell } => completions(*shell),
+        Command::Man { directory } => man::write(Options::command(), directory),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The command line of `conductord`, and how its outcome becomes an exit code.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 
 use crate::exit_code;
 use crate::service::{Service, ServiceError};
@@ -37,6 +38,9 @@ pub struct Options {
     /// Read the configuration, say whether it is right, and end
     #[arg(long)]
     pub check: bool,
+    /// Print the manual page
+    #[arg(long, hide = true)]
+    pub man: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,12 +65,22 @@ pub(crate) fn run(service: Result<Service, ServiceError>) -> u8 {
             return if error.use_stderr() { exit_code::USAGE } else { exit_code::OK };
         }
     };
+    if options.man {
+        return print_manual();
+    }
     match service.map_err(StartError::from).and_then(|service| supervisor::run(&options, service)) {
         Ok(code) => code,
         Err(error) => {
             report(&error);
             error.exit_code()
         }
+    }
+}
+
+fn print_manual() -> u8 {
+    match clap_mangen::Man::new(Options::command()).render(&mut io::stdout()) {
+        Ok(()) => exit_code::OK,
+        Err(_reader_gone) => exit_code::OS,
     }
 }
 
