@@ -129,6 +129,7 @@ async fn status(shared: &Shared) -> StatusReport {
             config: config.path.as_ref().map(|path| path.display().to_string()),
             phase: if shared.is_draining() { "draining".into() } else { "running".into() },
             rss_bytes: resident_bytes(),
+            descriptors: open_descriptors(),
         },
         deno: shared.deno.status(),
         jail: shared.jail.status(),
@@ -219,4 +220,11 @@ fn resident_bytes() -> u64 {
     let resident = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
     resident.unwrap_or_default().saturating_mul(u64::try_from(page).unwrap_or(4096))
+}
+
+/// Open descriptors of this process, but for the one that counts them; 0 where the kernel does not tell. Nobody else can
+/// count them: the daemon's part of `/proc` is closed to other processes of its user.
+fn open_descriptors() -> u64 {
+    let entries = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    u64::try_from(entries.saturating_sub(1)).unwrap_or(u64::MAX)
 }

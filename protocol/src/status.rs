@@ -36,6 +36,8 @@ pub struct DaemonStatus {
     /// `running`, `draining`.
     pub phase: String,
     pub rss_bytes: u64,
+    /// Open descriptors, those of the connection that asks among them.
+    pub descriptors: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -68,6 +68,7 @@ fn counts_match_what_was_done() {
     assert_eq!(i64::from(status.daemon.pid), i64::from(daemon.pid()));
     assert_eq!(status.daemon.socket, home.socket().display().to_string());
     assert!(status.daemon.rss_bytes > 1 << 20 && status.daemon.uptime_ms > 0, "{:?}", status.daemon);
+    assert!(status.daemon.descriptors > 10, "as many at least as it takes to serve: {:?}", status.daemon);
     assert_eq!(status.deno.state, "ready");
     assert_eq!(status.deno.path.as_deref(), binaries::deno().to_str());
     assert!(status.warnings.is_empty(), "{:?}", status.warnings);

@@ -76,8 +76,17 @@ impl Process {
 }
 
 /// Open descriptors of a process; none when it is gone.
+///
+/// # Panics
+/// It is one that nobody but root may look into, as a daemon is: [`crate::Daemon::descriptors`] asks it instead.
 pub fn descriptors(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+    match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries.count(),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            panic!("the descriptors of process {pid} cannot be counted: {error}")
+        }
+        Err(_) => 0,
+    }
 }
 
 /// Threads of a process; none when it is gone.
