@@ -34,6 +34,7 @@ use inline::Inline;
 pub(crate) use outcome::MAX_MEDIA_BYTES;
 use outcome::Outcome;
 use result::{ErrorReport, ErrorType, ExecutionResult, Status, Timings};
+use shares::{Share, Shares};
 
 pub mod args;
 mod calls;
@@ -45,6 +46,7 @@ mod inline;
 mod outcome;
 pub mod result;
 pub(crate) mod schema;
+mod shares;
 
 /// Code above this size is parsed on a blocking thread: 64 KiB take about a millisecond.
 const INLINE_PARSE_BYTES: usize = 64 << 10;
@@ -60,6 +62,7 @@ pub struct Executor {
     upstreams: Arc<UpstreamService>,
     dirs: Arc<Dirs>,
     own_paths: OwnPaths,
+    shares: Shares,
     /// Makes ids of two daemons differ.
     run_id: String,
     next: AtomicU64,
@@ -100,6 +103,8 @@ pub enum CallEvent {
 /// A worker for a call, and what its code's imports come to in it.
 struct Leased {
     lease: conductor_pool::Lease,
+    /// Given back when the run is over.
+    share: Share,
     imports: BTreeMap<String, String>,
     /// The layer that the worker imports from; it must outlive the worker.
     provided: Option<Arc<Provided>>,
@@ -113,7 +118,8 @@ impl Executor {
         let run_id = format!("{:x}", since_epoch.as_secs());
         let own_paths = OwnPaths::new(&dirs);
         let next = AtomicU64::new(1);
-        Self { pool, deno, stats, store, packages, upstreams, dirs, own_paths, run_id, next }
+        let shares = Shares::default();
+        Self { pool, deno, stats, store, packages, upstreams, dirs, own_paths, shares, run_id, next }
     }
 
     /// A name for a call, unique for the life of the daemon and longer.
@@ -166,7 +172,7 @@ impl Executor {
         timings.prepare = millis(parsing.elapsed());
 
         let queueing = Instant::now();
-        let Leased { lease, imports, provided } = tokio::select! {
+        let Leased { lease, share, imports, provided } = tokio::select! {
             // Cancel-safe: dropping the lease request takes it out of the queue, and leaves a layer to others who wait.
             leased = self.lease(caller, &imports) => leased?,
             // Cancel-safe: waits for a flag.
@@ -186,6 +192,7 @@ impl Executor {
             limits: profile.limits(timeout),
         };
         let report = run_with_events(lease, job, caller).await;
+        drop(share);
         timings.run = millis(report.wall);
         timings.compute = millis(report.cpu);
         timings.waiting = millis(report.waiting);
@@ -238,13 +245,18 @@ impl Executor {
         };
         let spelled = imports.spelled(provided.as_deref().map(|provided| &*provided.layer))?;
         let packages = provided.as_ref().map(|provided| self.packages.worker_packages(profile, provided));
+        let share = self
+            .shares
+            .take(caller.session, profile)
+            .await
+            .map_err(|error| Box::new(ErrorReport::from_text(ErrorType::Busy, &error.to_string())))?;
         let spec = Arc::new(profile.worker_spec(&deno.path, &self.dirs, packages));
         let lease = self.pool.lease(spec, caller.session, None).await;
         let lease = lease.map_err(|error| Box::new(failure::from_lease_error(&error)))?;
         if let Some(provided) = provided.as_ref().filter(|_| !asked.is_empty()) {
             self.packages.used(profile, provided, &asked);
         }
-        Ok(Leased { lease, imports: spelled, provided })
+        Ok(Leased { lease, share, imports: spelled, provided })
     }
 
     fn record(&self, result: &ExecutionResult, session: u64) {

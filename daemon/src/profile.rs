@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use conductor_pool::status::profile_id;
 use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerSpec};
+use conductor_protocol::status::LimitsStatus;
 use conductor_upstream::config::ServerDefaults;
 use serde_json::Value;
 
@@ -47,6 +48,9 @@ pub mod defaults {
     pub const MAX_RESULT_BYTES: usize = 32 << 20;
     pub const MAX_INLINE_BYTES: usize = 256 << 10;
     pub const MAX_CALLS_IN_FLIGHT: usize = 64;
+    /// Far more than a program needs, few enough that a loop does not go on for ever.
+    pub const MAX_UPSTREAM_CALLS: usize = 10_000;
+    pub const MAX_UPSTREAM_CALLS_IN_FLIGHT: usize = 64;
 }
 
 /// The effective configuration of a session.
@@ -71,6 +75,14 @@ pub struct Profile {
     pub max_calls_in_flight: usize,
     /// Calls of one session; no limit when absent.
     pub max_calls_per_minute: Option<u32>,
+    /// Workers that all sessions of the profile keep busy at one time; the pool's own limit alone when absent.
+    pub max_workers: Option<usize>,
+    /// The same for one session.
+    pub max_workers_per_session: Option<usize>,
+    /// Calls of one run to upstream servers and to what is kept of earlier results.
+    pub max_upstream_calls: usize,
+    /// Such calls that one run waits for at one time; later ones wait.
+    pub max_upstream_calls_in_flight: usize,
     pub packages: PackageRules,
     /// Where its upstream servers are configured.
     pub mcp_config: Option<McpConfig>,
@@ -194,6 +206,10 @@ pub fn explain(
         max_inline_bytes: limits.max_inline_bytes,
         max_calls_in_flight: limits.max_calls_in_flight,
         max_calls_per_minute: limits.max_calls_per_minute,
+        max_workers: limits.max_workers,
+        max_workers_per_session: limits.max_workers_per_session,
+        max_upstream_calls: limits.max_upstream_calls,
+        max_upstream_calls_in_flight: limits.max_upstream_calls_in_flight,
         packages,
         mcp_config,
         server_defaults: config.upstreams.settings(),
@@ -214,6 +230,10 @@ struct Limits {
     max_inline_bytes: usize,
     max_calls_in_flight: usize,
     max_calls_per_minute: Option<u32>,
+    max_workers: Option<usize>,
+    max_workers_per_session: Option<usize>,
+    max_upstream_calls: usize,
+    max_upstream_calls_in_flight: usize,
 }
 
 impl Limits {
@@ -248,6 +268,18 @@ impl Limits {
         let file = Sources::file(section.max_calls_per_minute, u32::MAX);
         let by = "policy.max-calls-per-minute";
         let per_minute = notes.limit("max-calls-per-minute", file, by, policy.max_calls_per_minute);
+        let mut workers = |key, file, by, cap| {
+            let limit = notes.limit(key, Sources::file(file, usize::MAX), by, cap);
+            (limit != usize::MAX).then_some(limit)
+        };
+        let max_workers =
+            workers("max-workers", section.max_workers, "policy.max-workers", policy.max_workers);
+        let max_workers_per_session = workers(
+            "max-workers-per-session",
+            section.max_workers_per_session,
+            "policy.max-workers-per-session",
+            policy.max_workers_per_session,
+        );
         let mut count = |key, file, default, by, cap| notes.limit(key, Sources::file(file, default), by, cap);
         Ok(Self {
             default_timeout,
@@ -284,6 +316,22 @@ impl Limits {
                 policy.max_calls_in_flight,
             ),
             max_calls_per_minute: (per_minute != u32::MAX).then_some(per_minute),
+            max_workers,
+            max_workers_per_session,
+            max_upstream_calls: count(
+                "max-upstream-calls",
+                section.max_upstream_calls,
+                defaults::MAX_UPSTREAM_CALLS,
+                "policy.max-upstream-calls",
+                policy.max_upstream_calls,
+            ),
+            max_upstream_calls_in_flight: count(
+                "max-upstream-calls-in-flight",
+                section.max_upstream_calls_in_flight,
+                defaults::MAX_UPSTREAM_CALLS_IN_FLIGHT,
+                "policy.max-upstream-calls-in-flight",
+                policy.max_upstream_calls_in_flight,
+            ),
         })
     }
 }
@@ -378,6 +426,27 @@ impl Profile {
             max_output_bytes: self.max_output_bytes,
             max_result_bytes: self.max_result_bytes,
             max_media_bytes: MAX_MEDIA_BYTES,
+            max_calls: self.max_upstream_calls,
+            max_calls_in_flight: self.max_upstream_calls_in_flight,
+        }
+    }
+
+    /// The limits as `status` shows them.
+    pub fn limits_status(&self) -> LimitsStatus {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        LimitsStatus {
+            timeout_ms: millis(self.max_timeout),
+            compute_ms: millis(self.max_compute),
+            heap_mib: u64::from(self.heap_mib),
+            output_bytes: count(self.max_output_bytes),
+            result_bytes: count(self.max_result_bytes),
+            upstream_calls: count(self.max_upstream_calls),
+            upstream_calls_in_flight: count(self.max_upstream_calls_in_flight),
+            calls_in_flight: count(self.max_calls_in_flight),
+            calls_per_minute: self.max_calls_per_minute.map(u64::from),
+            workers: self.max_workers.map(count),
+            workers_per_session: self.max_workers_per_session.map(count),
         }
     }
 

@@ -487,6 +487,7 @@ impl Session {
 
     fn status(&self, now: Instant) -> SessionStatus {
         let known = self.known_profile();
+        let profile = known.as_ref().and_then(|known| known.as_ref().ok());
         SessionStatus {
             id: self.id,
             kind: match self.kind {
@@ -499,11 +500,12 @@ impl Session {
             client: self.client.get().cloned(),
             cwd: self.cwd.clone(),
             age_ms: millis(now.duration_since(self.connected_at)),
-            profile: known.as_ref().and_then(|known| known.as_ref().ok()).map(|profile| profile.name.clone()),
-            error: known.and_then(Result::err).map(|error| error.to_string()),
+            profile: profile.map(|profile| profile.name.clone()),
+            limits: profile.map(|profile| profile.limits_status()),
             executions: self.executions.load(Ordering::Relaxed),
             in_flight: *self.in_flight.borrow(),
             running: lock(&self.running).iter().map(|(id, call)| call.status(id, now)).collect(),
+            error: known.and_then(Result::err).map(|error| error.to_string()),
         }
     }
 }

@@ -133,6 +133,8 @@ fn trivial() -> Job {
             max_output_bytes: 1 << 20,
             max_result_bytes: 1 << 20,
             max_media_bytes: 1 << 16,
+            max_calls: 10_000,
+            max_calls_in_flight: 64,
         },
     }
 }

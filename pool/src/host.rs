@@ -37,6 +37,9 @@ impl fmt::Debug for Host {
     }
 }
 
+/// The name of the error that a call over one of the run's limits fails with.
+pub const CALL_LIMIT_ERROR: &str = "CallLimitError";
+
 /// Why a call failed; the code gets it as a JavaScript error of this name and message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{name}: {message}")]

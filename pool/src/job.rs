@@ -31,7 +31,7 @@ pub struct Job {
     pub limits: RunLimits,
 }
 
-/// Bounds of one run. Reaching one ends the run with the verdict of that name.
+/// Bounds of one run. Reaching one ends the run with the verdict of that name, but for those of calls.
 #[derive(Clone, Copy, Debug)]
 pub struct RunLimits {
     /// Wall time from handing the code over to the end of the event loop.
@@ -47,6 +47,10 @@ pub struct RunLimits {
     pub max_result_bytes: usize,
     /// Bytes of a value's images, sounds and files together, before they are encoded.
     pub max_media_bytes: usize,
+    /// Calls to the [`Host`]; a further one fails, and the run goes on.
+    pub max_calls: usize,
+    /// Calls to the [`Host`] that are worked on at one time; the worker keeps further ones back.
+    pub max_calls_in_flight: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -111,7 +115,7 @@ pub enum Verdict {
 
 /// What the code came to, as the worker encoded it. Hostile input: any field may be a lie about the worker's own run.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "kind")]
+#[serde(from = "SettledFrame")]
 pub enum Settled {
     /// No value (`undefined`).
     None,
@@ -127,6 +131,51 @@ pub enum Settled {
     Thrown { error: Thrown },
     /// The code called `Deno.exit` or `process.exit`.
     Exit { code: i32 },
+}
+
+/// [`Settled`] as it comes from the worker. A struct instead of a tagged enum, which serde reads into memory before it knows
+/// which it is: a value of a million keys would be built twice.
+#[derive(Debug, Deserialize)]
+struct SettledFrame {
+    kind: SettledKind,
+    #[serde(default)]
+    value: Value,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    items: Vec<Media>,
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    error: Thrown,
+    #[serde(default)]
+    code: i32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SettledKind {
+    None,
+    Json,
+    Inspect,
+    Media,
+    Oversized,
+    Thrown,
+    Exit,
+}
+
+impl From<SettledFrame> for Settled {
+    fn from(frame: SettledFrame) -> Self {
+        match frame.kind {
+            SettledKind::None => Self::None,
+            SettledKind::Json => Self::Json { value: frame.value },
+            SettledKind::Inspect => Self::Inspect { text: frame.text },
+            SettledKind::Media => Self::Media { items: frame.items },
+            SettledKind::Oversized => Self::Oversized { bytes: frame.bytes },
+            SettledKind::Thrown => Self::Thrown { error: frame.error },
+            SettledKind::Exit => Self::Exit { code: frame.code },
+        }
+    }
 }
 
 /// One image, sound or file that the code returned.

@@ -29,7 +29,7 @@ pub mod testing;
 pub mod worker;
 
 pub use config::{ConfigError, PoolConfig};
-pub use host::{Host, HostCalls, HostError};
+pub use host::{CALL_LIMIT_ERROR, Host, HostCalls, HostError};
 pub use job::{Job, Media, MediaKind, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
 pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};

@@ -155,8 +155,9 @@ impl DenoWorker {
             globals: &serde_json::Map::new(),
             imports: &BTreeMap::new(),
             upstreams: None,
-            max_text: 1000,
+            max_result: 6000,
             max_media: 0,
+            max_calls_in_flight: 0,
             permissions: &serde_json::Value::Null,
         });
         rustix::io::write(&self.commands, &run)?;

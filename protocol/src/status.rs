@@ -105,6 +105,29 @@ pub struct SessionStatus {
     pub in_flight: u64,
     /// The calls in flight, running or waiting for a worker.
     pub running: Vec<RunningStatus>,
+    /// Those of its profile; absent as `profile` is.
+    pub limits: Option<LimitsStatus>,
+}
+
+/// How far the code of a session may go. What is absent has no limit of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitsStatus {
+    /// The longest that a call may ask for.
+    pub timeout_ms: u64,
+    pub compute_ms: u64,
+    pub heap_mib: u64,
+    pub output_bytes: u64,
+    pub result_bytes: u64,
+    /// Of one run.
+    pub upstream_calls: u64,
+    pub upstream_calls_in_flight: u64,
+    /// Of one session, running or waiting for a worker.
+    pub calls_in_flight: u64,
+    pub calls_per_minute: Option<u64>,
+    /// Busy ones, of all sessions of the profile.
+    pub workers: Option<u64>,
+    pub workers_per_session: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -287,7 +287,7 @@ fn code_that_computes_too_long_is_told_both_clocks() {
     let [compute, run] = ["compute", "run"].map(|name| timings[name].as_f64().expect("a number"));
     assert!(compute >= 300.0, "{timings}");
     let told = format!(
-        "the code used {:.0} ms of CPU time, in {:.0} ms of wall time; the limit is 300 ms",
+        "the code used {:.0} ms of CPU time, in {:.0} ms of wall time; the limit is 300 ms (`max-compute`)",
         compute.floor(),
         run.floor()
     );

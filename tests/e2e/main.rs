@@ -12,6 +12,7 @@ mod input;
 #[cfg(target_os = "linux")]
 mod jail;
 mod lifecycle;
+mod limits;
 mod packages;
 mod parallel;
 mod passed_on;

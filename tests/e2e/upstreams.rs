@@ -4,6 +4,7 @@
 mod code;
 mod discovery;
 mod fixtures;
+mod limits;
 mod operators;
 mod reload;
 mod secrets;

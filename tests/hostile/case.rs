@@ -173,6 +173,7 @@ pub(crate) fn outcome(case: &Case, answer: &Answer) -> Result<Outcome, String> {
         Some("memory") => Outcome::Memory,
         Some("runtime") if NO_MEMORY.iter().any(|sign| text.contains(sign)) => Outcome::Memory,
         Some("output_limit") => Outcome::Output,
+        Some("call_limit") => Outcome::Failed,
         Some("permission" | "dependency") => Outcome::Refused,
         Some("runtime" | "exit" | "syntax" | "internal" | "invalid_arguments") => Outcome::Failed,
         Some(other) => return Err(format!("an error of type {other}: {text}")),

@@ -206,7 +206,7 @@ impl Ground {
         let status = self.daemon.wait_for_status(&what, |status| {
             let is_full = |profile: &conductor_protocol::status::ProfileStatus| {
                 (profile.idle, profile.busy, profile.booting, profile.queued) == (IDLE, 0, 0, 0)
-                    && profile.breaker == "closed"
+                    && (profile.breaker.as_str(), profile.boot_failures) == ("closed", 0)
             };
             status.sessions.len() == sessions
                 && status.pool.profiles.len() == sessions

@@ -222,6 +222,18 @@ pub struct ProfileSection {
     /// Calls of one session per minute.
     #[schemars(range(min = 1, max = 1_000_000), extend("x-unit" = "calls", "x-default" = "no limit"))]
     pub max_calls_per_minute: Option<u32>,
+    /// Workers that all sessions of the profile keep busy at one time; further calls wait, for at most 30 seconds.
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "workers", "x-default" = "no limit of its own"))]
+    pub max_workers: Option<usize>,
+    /// The same for each session.
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "workers", "x-default" = "no limit of its own"))]
+    pub max_workers_per_session: Option<usize>,
+    /// Calls of one run to upstream servers, and of `conductor.result`. 0 forbids them.
+    #[schemars(range(min = 0, max = 1_000_000), extend("x-unit" = "calls", "default" = defaults::MAX_UPSTREAM_CALLS))]
+    pub max_upstream_calls: Option<usize>,
+    /// Such calls of one run at one time; later ones wait.
+    #[schemars(range(min = 1, max = 1024), extend("x-unit" = "calls", "default" = defaults::MAX_UPSTREAM_CALLS_IN_FLIGHT))]
+    pub max_upstream_calls_in_flight: Option<usize>,
     /// The file with the upstream MCP servers, or `none`. `MCP_CONDUCTOR_MCP_CONFIG` goes before it.
     #[schemars(length(min = 1), extend("default" = "~/.mcp-conductor/mcp-config.json"))]
     pub mcp_config: Option<String>,
@@ -311,6 +323,18 @@ pub struct PolicySection {
     /// The largest `max-calls-per-minute` of any profile; also for those that set none.
     #[schemars(range(min = 1, max = 1_000_000), extend("x-unit" = "calls", "x-default" = "no limit"))]
     pub max_calls_per_minute: Option<u32>,
+    /// The largest `max-workers` of any profile; also for those that set none.
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "workers", "x-default" = "no limit"))]
+    pub max_workers: Option<usize>,
+    /// The largest `max-workers-per-session` of any profile; also for those that set none.
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "workers", "x-default" = "no limit"))]
+    pub max_workers_per_session: Option<usize>,
+    /// The largest `max-upstream-calls` of any profile.
+    #[schemars(range(min = 0, max = 1_000_000), extend("x-unit" = "calls", "x-default" = "no limit"))]
+    pub max_upstream_calls: Option<usize>,
+    /// The largest `max-upstream-calls-in-flight` of any profile.
+    #[schemars(range(min = 1, max = 1024), extend("x-unit" = "calls", "x-default" = "no limit"))]
+    pub max_upstream_calls_in_flight: Option<usize>,
 }
 
 /// What becomes of what a session asks for beyond the policy.
@@ -379,6 +403,10 @@ impl Default for PolicySection {
             max_inline_bytes: None,
             max_calls_in_flight: None,
             max_calls_per_minute: None,
+            max_workers: None,
+            max_workers_per_session: None,
+            max_upstream_calls: None,
+            max_upstream_calls_in_flight: None,
         }
     }
 }

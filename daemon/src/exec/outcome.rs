@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn the_compute_limit_tells_both_clocks() {
         let message = outcome(Verdict::ComputeLimit).error.expect("is an error").message;
-        let told = "the code used 301000 ms of CPU time, in 2000 ms of wall time; the limit is 300000 ms";
+        let told = "the code used 301000 ms of CPU time, in 2000 ms of wall time; the limit is 300000 ms (`max-compute`)";
         assert_eq!(message, told);
     }
 

@@ -168,6 +168,8 @@ pub enum ErrorType {
     ComputeLimit,
     Memory,
     OutputLimit,
+    /// Too many calls to upstream servers.
+    CallLimit,
     Exit,
     Cancelled,
     Dependency,
@@ -180,7 +182,7 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Syntax,
         Self::Runtime,
         Self::Permission,
@@ -188,6 +190,7 @@ impl ErrorType {
         Self::ComputeLimit,
         Self::Memory,
         Self::OutputLimit,
+        Self::CallLimit,
         Self::Exit,
         Self::Cancelled,
         Self::Dependency,
@@ -206,6 +209,7 @@ impl ErrorType {
             Self::ComputeLimit => "compute_limit",
             Self::Memory => "memory",
             Self::OutputLimit => "output_limit",
+            Self::CallLimit => "call_limit",
             Self::Exit => "exit",
             Self::Cancelled => "cancelled",
             Self::Dependency => "dependency",

@@ -20,10 +20,10 @@ pub(crate) struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(
-        "this session has {in_flight} calls in flight, as many as it may\nhint: wait for one of them to end"
+        "this session has {in_flight} calls in flight, as many as it may (`max-calls-in-flight`)\nhint: wait for one of them to end"
     )]
     InFlight { in_flight: usize },
-    #[error("this session may make {limit} calls in a minute\nhint: call again in {} s", .retry_in.as_secs() + 1)]
+    #[error("this session may make {limit} calls in a minute (`max-calls-per-minute`)\nhint: call again in {} s", .retry_in.as_secs() + 1)]
     Rate { limit: u32, retry_in: Duration },
 }
 

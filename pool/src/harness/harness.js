@@ -4,10 +4,11 @@
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
 //   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload}}   once, before anything else
-//                      {run: {code, api_name, globals, imports, upstreams, permissions, max_text, max_media}}   once
+//                      {run: {code, api_name, globals, imports, upstreams, permissions, max_result, max_media, max_calls_in_flight}}   once
 //                      {reply: {id, value | error}}            the answer to a call
 //   worker -> daemon   {ready: {}}                             warm, waits for the job
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
+//                      {too_large: {}}                         the code has a value of more than max_result bytes
 //                      {open: {handles}}                       what keeps the event loop alive after that
 //                      {late: {..}}                            an error nobody caught after that
 //                      {call: {id, method, params}}            what the code asks of the daemon
@@ -28,7 +29,7 @@ const { captureStackTrace } = Error;
 const { isArray } = Array;
 const { isFinite } = Number;
 const { isView } = ArrayBuffer;
-const { min } = Math;
+const { min, trunc } = Math;
 const { parse, stringify } = JSON;
 const { inspect } = Deno;
 const deno = Deno;
@@ -209,7 +210,8 @@ function writeFully(bytes) {
   }
 }
 
-// Small frames leave in one write from one buffer; large ones are encoded apart.
+// Small frames leave in one write from one buffer; large ones are encoded apart. One that a Sink was filled with comes as
+// that Sink.
 const scratch = new Bytes(64 * 1024);
 const scratchBody = subarray(scratch, 4);
 const SCRATCH_CHARS = 16 * 1024; // at most three bytes each
@@ -222,6 +224,7 @@ function writeLength(header, length) {
 }
 
 function writeFrame(json) {
+  if (typeof json !== "string") return writePacked(json);
   if (json.length <= SCRATCH_CHARS) {
     const { written } = encodeInto(encoder, json, scratchBody);
     writeLength(scratch, written);
@@ -234,76 +237,112 @@ function writeFrame(json) {
   writeFully(body);
 }
 
+const VALUE_HEAD = '{"settled":{"kind":"json","value":';
+const VALUE_TAIL = "}}";
+
+function writePacked({ packed, count, bytes }) {
+  const header = new Bytes(4);
+  writeLength(header, bytes + VALUE_HEAD.length + VALUE_TAIL.length);
+  writeFully(header);
+  writeFully(encode(encoder, VALUE_HEAD));
+  for (let i = 0; i < count; i++) writeFully(packed[i]);
+  writeFully(encode(encoder, VALUE_TAIL));
+}
+
+// Whether a text is longer than that many bytes; only one that may be is worth counting.
+const exceeds = (text, bytes) =>
+  text.length * 3 > bytes && (text.length > bytes || lengthOf(encode(encoder, text)) > bytes);
+
 // ---- Values ----
 
-// UTF-16 units of shown values and errors that the daemon takes; comes with the job.
+// Bytes of a result that the daemon takes, and UTF-16 units of a shown value or an error; come with the job.
+let maxResult = 6000;
 let maxText = 1000;
+const MAX_ESCAPE = 6; // bytes of one unit as JSON: `\u0000`
+
+// Takes the JSON text of a value piece by piece, and packs what has come together. One string of a large value would be
+// made of as many as it has parts, and V8 spends more on collecting those than on all the rest.
+const makeSink = () => bare({ text: "", packed: bare(), count: 0, bytes: 0, full: false });
+
+// False once there is more than the daemon takes: nothing of the value is worth reading then.
+function put(sink, text) {
+  if (text.length > maxResult) return !(sink.full = true);
+  sink.text += text;
+  return sink.text.length <= SCRATCH_CHARS || pack(sink);
+}
+
+function pack(sink) {
+  const bytes = encode(encoder, sink.text);
+  sink.text = "";
+  sink.packed[sink.count++] = bytes;
+  sink.bytes += lengthOf(bytes);
+  return !(sink.full = sink.bytes > maxResult);
+}
 
 // Deeper values are shown, not sent: the daemon's JSON reader stops at 128.
 const MAX_JSON_DEPTH = 100;
 const MAX_INSPECT_DEPTH = 4; // the inspector's own default
 // Entries `inspect` may have to visit; keeps it well under a second for any value.
 const MAX_INSPECT_VISITS = 20_000;
-const NOT_JSON = { __proto__: null };
 
 const quote = (text) => stringify(text);
 
-// The JSON text of `value`, or NOT_JSON when reading that text back would not give an equal value. Equal means: null,
-// booleans, finite numbers but -0, well-formed strings, dense arrays and plain objects of these, with enumerable data
-// properties under string keys. Runs no user code, and therefore never trusts `toJSON`, getters or Proxy traps.
-function toJson(value, depth, ancestors) {
+// Writes `value` as JSON. False when the sink is full, or when reading that text back would not give an equal value. Equal
+// means: null, booleans, finite numbers but -0, well-formed strings, dense arrays and plain objects of these, with
+// enumerable data properties under string keys. Runs no user code, and therefore never trusts `toJSON`, getters or Proxy
+// traps.
+function toJson(value, depth, ancestors, sink) {
   switch (typeof value) {
     case "string":
-      return isWellFormed(value) ? quote(value) : NOT_JSON;
+      if (!isWellFormed(value)) return false;
+      if (value.length > maxResult) return !(sink.full = true); // before it is copied
+      return put(sink, quote(value));
     case "boolean":
-      return value ? "true" : "false";
+      return put(sink, value ? "true" : "false");
     case "number":
-      return isFinite(value) && !is(value, -0) ? `${value}` : NOT_JSON;
+      return isFinite(value) && !is(value, -0) && put(sink, `${value}`);
     case "object":
       break;
     default:
-      return NOT_JSON;
+      return false;
   }
-  if (value === null) return "null";
-  if (depth >= MAX_JSON_DEPTH || isProxy(value) || has(ancestors, value)) return NOT_JSON;
+  if (value === null) return put(sink, "null");
+  if (depth >= MAX_JSON_DEPTH || isProxy(value) || has(ancestors, value)) return false;
   add(ancestors, value);
-  const text = isArray(value) ? arrayToJson(value, depth, ancestors) : objectToJson(value, depth, ancestors);
+  const done = isArray(value) ? arrayToJson(value, depth, ancestors, sink) : objectToJson(value, depth, ancestors, sink);
   remove(ancestors, value);
-  return text;
+  return done;
 }
 
-function arrayToJson(value, depth, ancestors) {
-  if (getPrototypeOf(value) !== ArrayPrototype) return NOT_JSON;
+function arrayToJson(value, depth, ancestors, sink) {
+  if (getPrototypeOf(value) !== ArrayPrototype) return false;
   const { length } = value;
-  let text = "";
+  put(sink, "[");
   for (let i = 0; i < length; i++) {
-    const property = getOwnPropertyDescriptor(value, i);
-    const item = dataToJson(property, depth, ancestors);
-    if (item === NOT_JSON) return NOT_JSON;
-    text += i === 0 ? item : `,${item}`;
+    if (i > 0) put(sink, ",");
+    if (!dataToJson(getOwnPropertyDescriptor(value, i), depth, ancestors, sink)) return false;
   }
   // A dense array owns its items and `length`, nothing else.
-  return ownKeys(value).length === length + 1 ? `[${text}]` : NOT_JSON;
+  return ownKeys(value).length === length + 1 && put(sink, "]");
 }
 
-function objectToJson(value, depth, ancestors) {
+function objectToJson(value, depth, ancestors, sink) {
   const prototype = getPrototypeOf(value);
-  if (prototype !== ObjectPrototype && prototype !== null) return NOT_JSON;
+  if (prototype !== ObjectPrototype && prototype !== null) return false;
   const keys = ownKeys(value);
-  let text = "";
+  put(sink, "{");
   for (let i = 0; i < keys.length; i++) {
     const key = keys[i];
-    if (typeof key !== "string" || !isWellFormed(key) || key === "toJSON") return NOT_JSON;
-    const item = dataToJson(getOwnPropertyDescriptor(value, key), depth, ancestors);
-    if (item === NOT_JSON) return NOT_JSON;
-    text += `${i === 0 ? "" : ","}${quote(key)}:${item}`;
+    if (typeof key !== "string" || !isWellFormed(key) || key === "toJSON") return false;
+    put(sink, `${i === 0 ? "" : ","}${quote(key)}:`);
+    if (!dataToJson(getOwnPropertyDescriptor(value, key), depth, ancestors, sink)) return false;
   }
-  return `{${text}}`;
+  return put(sink, "}");
 }
 
-function dataToJson(property, depth, ancestors) {
-  if (property === undefined || !property.enumerable || !hasOwn(property, "value")) return NOT_JSON;
-  return toJson(property.value, depth + 1, ancestors);
+function dataToJson(property, depth, ancestors, sink) {
+  if (property === undefined || !property.enumerable || !hasOwn(property, "value")) return false;
+  return !sink.full && toJson(property.value, depth + 1, ancestors, sink);
 }
 
 // What `inspect` would have to visit down to `depth`, counted until the budget is gone. Values reached twice count
@@ -349,16 +388,20 @@ function clip(text, limit) {
   return `${toWellFormed(sliceText(text, 0, limit))}… ${text.length - limit} more characters`;
 }
 
+// The frame that tells `value`.
 function encodeValue(value) {
-  if (value === undefined) return '{"kind":"none"}';
-  let json;
+  if (value === undefined) return '{"settled":{"kind":"none"}}';
+  const sink = makeSink();
+  let isJson = false;
   try {
-    json = toJson(value, 0, new SafeWeakSet());
+    isJson = toJson(value, 0, new SafeWeakSet(), sink);
   } catch {
-    json = NOT_JSON;
+    // A Proxy that was revoked, or too little stack is left: shown like any other value.
   }
-  if (json !== NOT_JSON) return `{"kind":"json","value":${json}}`;
-  return `{"kind":"inspect","text":${quote(clip(show(value), maxText))}}`;
+  if (isJson && sink.count === 0 && !exceeds(sink.text, maxResult)) return `${VALUE_HEAD}${sink.text}${VALUE_TAIL}`;
+  if (isJson && pack(sink)) return sink;
+  if (sink.full) return '{"too_large":{}}';
+  return `{"settled":{"kind":"inspect","text":${quote(clip(show(value), maxText))}}}`;
 }
 
 // ---- Media ----
@@ -500,10 +543,11 @@ function mediaIn(value) {
   return items;
 }
 
+// The frame that tells media.
 async function encodeMedia(items) {
   let total = 0;
   for (let i = 0; i < items.length; i++) total += sizeOf(items[i]);
-  if (total > maxMedia) return `{"kind":"oversized","bytes":${total}}`;
+  if (total > maxMedia) return `{"settled":{"kind":"oversized","bytes":${total}}}`;
   let text = "";
   for (let i = 0; i < items.length; i++) {
     const { kind, mediaType, name, source } = items[i];
@@ -512,13 +556,15 @@ async function encodeMedia(items) {
     const head = `{"kind":"${kind}","media_type":${quote(mediaType)},${label}`;
     text += `${i === 0 ? "" : ","}${head}"data":"${toBase64(bytes)}"}`;
   }
-  return `{"kind":"media","items":[${text}]}`;
+  if (text.length > maxResult) return '{"too_large":{}}';
+  return `{"settled":{"kind":"media","items":[${text}]}}`;
 }
 
 // ---- Calls to the daemon ----
 
-// What the daemon works on at one time; later calls wait here. Must equal MAX_IN_FLIGHT in worker/calls.rs.
-const MAX_IN_FLIGHT = 64;
+// What the daemon works on at one time; later calls wait here. Comes with the job.
+let maxInFlight = 0;
+const MAX_PARAMS = 4 << 20; // bytes. Must equal MAX_PARAMS_BYTES in worker/calls.rs
 
 const calls = bare(); // by number; those before `sent` have been sent
 let called = 0;
@@ -533,6 +579,7 @@ function callDaemon(method, params, convert, site) {
   const trace = traceFrom(site, bare());
   return new NativePromise((resolve, reject) => {
     if (broken !== undefined) return reject(callError(broken, trace));
+    if (exceeds(params, MAX_PARAMS)) return reject(callError(tooLarge, trace));
     calls[called] = bare({ frame: `{"call":{"id":${called},"method":"${method}","params":${params}}}`, resolve, reject, convert, trace });
     called++;
     sendCalls();
@@ -540,8 +587,13 @@ function callDaemon(method, params, convert, site) {
   });
 }
 
+const tooLarge = bare({
+  name: "CallLimitError",
+  message: `the parameters of a call may have ${MAX_PARAMS} bytes; these were more`,
+});
+
 function sendCalls() {
-  for (; sent < called && inFlight < MAX_IN_FLIGHT; sent++, inFlight++) writeFrame(calls[sent].frame);
+  for (; sent < called && inFlight < maxInFlight; sent++, inFlight++) writeFrame(calls[sent].frame);
 }
 
 // The pipe is read only while an answer is due, so that it does not keep the event loop alive.
@@ -861,10 +913,10 @@ function stop() {
   while (readFully(late));
 }
 
-function settle(json) {
+function settle(frame) {
   if (settled) return false;
   settled = true;
-  writeFrame(`{"settled":${json}}`);
+  writeFrame(frame);
   return true;
 }
 
@@ -872,15 +924,17 @@ function settle(json) {
 function fail(thrown) {
   hideStacks(); // for good: what follows is the end
   const json = thrownJson(thrown);
-  if (!settle(`{"kind":"thrown","error":${json}}`)) writeFrame(`{"late":${json}}`);
+  if (!settle(`{"settled":{"kind":"thrown","error":${json}}}`)) writeFrame(`{"late":${json}}`);
   stop();
 }
 
 // Starts the job; `done` is told when its value is.
-function run({ code, api_name: apiName, globals, imports: exact, max_text, max_media }, done) {
+function run({ code, api_name: apiName, globals, imports: exact, max_result, max_media, max_calls_in_flight }, done) {
   imports = bare(exact);
-  maxText = max_text;
+  maxResult = max_result;
+  maxText = trunc(max_result / MAX_ESCAPE);
   maxMedia = max_media;
+  maxInFlight = max_calls_in_flight;
   let body;
   try {
     defineGlobals(globals);
@@ -982,7 +1036,7 @@ function watchForTheEnd() {
   deno.exit = function exit(code) {
     hideStacks(); // for good: listeners of `unload` are called from here
     const claimed = typeof code === "number" ? code : read(deno, "exitCode");
-    settle(`{"kind":"exit","code":${typeof claimed === "number" ? claimed | 0 : 0}}`);
+    settle(`{"settled":{"kind":"exit","code":${typeof claimed === "number" ? claimed | 0 : 0}}}`);
     return exitProcess(code);
   };
 }
@@ -998,8 +1052,9 @@ async function warm() {
     api_name: "api",
     globals: { warm: 1 },
     imports: {},
-    max_text: 1000,
+    max_result: 6000,
     max_media: 0,
+    max_calls_in_flight: 0,
   });
   await new NativePromise((done) => run(parse(decode(decoder, encode(encoder, stringify(job)))), done));
   cancelTimer(handlesTimer);

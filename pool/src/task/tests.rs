@@ -83,6 +83,8 @@ fn job(milliseconds: u64, nonce: u64) -> Job {
         max_output_bytes: 1 << 20,
         max_result_bytes: 1 << 20,
         max_media_bytes: 1 << 16,
+        max_calls: 10_000,
+        max_calls_in_flight: 64,
     };
     let globals = Map::from_iter([("nonce".to_owned(), Value::from(nonce))]);
     Job {

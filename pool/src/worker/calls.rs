@@ -11,25 +11,23 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::frame::{self, Call, Command};
-use crate::host::{Host, HostError};
+use crate::host::{CALL_LIMIT_ERROR, Host, HostError};
+use crate::job::RunLimits;
 use crate::source::BoxFuture;
-
-/// Calls that are worked on at one time. The harness keeps later ones back, so only code that writes frames itself
-/// gets to know this limit.
-pub(crate) const MAX_IN_FLIGHT: usize = 64;
-
-/// Calls of one run: far more than a program needs, few enough that a loop does not go on for ever.
-pub(crate) const MAX_CALLS: usize = 10_000;
 
 /// Bytes of all parameters that are worked on; as values they take up to sixteen times as much.
 pub(crate) const MAX_PARAMS_BYTES: usize = 4 << 20;
 
-/// Calls without an answer yet, refused ones among them, before the worker counts as flooding.
-const MAX_UNANSWERED: usize = 4 * MAX_IN_FLIGHT;
+/// Calls without an answer yet, refused ones among them, before the worker counts as flooding: this many times as many as
+/// are worked on.
+const FLOOD: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Calls {
     host: Option<Host>,
+    max: usize,
+    /// The harness keeps later ones back, so only code that writes frames itself gets to know this limit.
+    max_in_flight: usize,
     unanswered: FuturesUnordered<BoxFuture<'static, Answer>>,
     in_flight: usize,
     params_bytes: usize,
@@ -48,8 +46,18 @@ struct Answer {
 }
 
 impl Calls {
-    pub(crate) fn new(host: Option<Host>) -> Self {
-        Self { host, ..Self::default() }
+    pub(crate) fn new(host: Option<Host>, limits: RunLimits) -> Self {
+        Self {
+            host,
+            max: limits.max_calls,
+            max_in_flight: limits.max_calls_in_flight,
+            unanswered: FuturesUnordered::new(),
+            in_flight: 0,
+            params_bytes: 0,
+            total: 0,
+            waited: Duration::ZERO,
+            waiting_since: None,
+        }
     }
 
     /// Takes one call; false when the worker asks without reading the answers.
@@ -70,24 +78,31 @@ impl Calls {
                 self.unanswered.push(Box::pin(std::future::ready(answer)));
             }
         }
-        self.unanswered.len() <= MAX_UNANSWERED
+        self.unanswered.len() <= FLOOD * self.max_in_flight
     }
 
     fn admit(&self, call: &Call) -> Result<BoxFuture<'static, Result<Value, HostError>>, HostError> {
         let refused = |why: String| Err(HostError::new(why));
+        let over = |why| Err(HostError { name: CALL_LIMIT_ERROR.to_owned(), ..HostError::new(why) });
         let Some(host) = &self.host else {
             return refused(format!("`{}` is not available here", call.method));
         };
-        if self.total > MAX_CALLS {
-            return refused(format!("a run may make {MAX_CALLS} calls; this was one more"));
+        if self.total > self.max {
+            return over(format!(
+                "a run may make {} calls (`max-upstream-calls`); this was one more",
+                self.max
+            ));
         }
-        if self.in_flight >= MAX_IN_FLIGHT {
-            return refused(format!(
-                "a run may wait for {MAX_IN_FLIGHT} calls at one time; this was one more"
+        if self.in_flight >= self.max_in_flight {
+            return over(format!(
+                "a run may wait for {} calls at one time (`max-upstream-calls-in-flight`); this was one more",
+                self.max_in_flight
             ));
         }
         if self.params_bytes + call.params.get().len() > MAX_PARAMS_BYTES {
-            return refused(format!("the parameters of all pending calls are over {MAX_PARAMS_BYTES} bytes"));
+            return over(format!(
+                "the parameters of all calls that a run waits for may have {MAX_PARAMS_BYTES} bytes; these were more"
+            ));
         }
         match serde_json::from_str(call.params.get()) {
             Ok(params) => Ok(host.call(&call.method, params)),
@@ -153,6 +168,21 @@ mod tests {
         }
     }
 
+    const LIMITS: RunLimits = RunLimits {
+        wall: Duration::MAX,
+        compute: Duration::MAX,
+        linger: Duration::ZERO,
+        max_output_bytes: 0,
+        max_result_bytes: 0,
+        max_media_bytes: 0,
+        max_calls: 300,
+        max_calls_in_flight: 64,
+    };
+
+    fn with_host(host: impl HostCalls + 'static) -> Calls {
+        Calls::new(Some(Host::new(host)), LIMITS)
+    }
+
     fn call(id: u64, method: &str, params: &Value) -> Call {
         Call { id, method: method.to_owned(), params: to_raw_value(params).unwrap() }
     }
@@ -163,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_bears_the_number_of_its_call_even_twice() {
-        let mut calls = Calls::new(Some(Host::new(Echo::default())));
+        let mut calls = with_host(Echo::default());
         for id in [7, 7, u64::MAX] {
             assert!(calls.start(&call(id, "echo", &json!({ "a": id }))));
             assert_eq!(answer(&mut calls).await, json!({ "reply": { "id": id, "value": { "a": id } } }));
@@ -173,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_host_a_call_fails() {
-        let mut calls = Calls::new(None);
+        let mut calls = Calls::new(None, LIMITS);
         calls.start(&call(1, "echo", &json!(1)));
         let error = json!({ "name": "Error", "message": "`echo` is not available here" });
         assert_eq!(answer(&mut calls).await, json!({ "reply": { "id": 1, "error": error } }));
@@ -182,27 +212,28 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_a_bound_is_refused_and_never_reaches_the_host() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let mut calls = Calls::new(Some(Host::new(Echo(asked.clone()))));
+        let mut calls = with_host(Echo(asked.clone()));
         for id in 0..64 {
             calls.start(&call(id, "hang", &json!(null)));
         }
         calls.start(&call(64, "echo", &json!(null)));
         let refused = answer(&mut calls).await;
         assert!(refused["reply"]["error"]["message"].as_str().unwrap().contains("64 calls"), "{refused}");
+        assert_eq!(refused["reply"]["error"]["name"], CALL_LIMIT_ERROR);
         assert_eq!(asked.load(Ordering::Relaxed), 64);
 
-        let mut calls = Calls::new(Some(Host::new(Echo::default())));
+        let mut calls = with_host(Echo::default());
         calls.start(&call(0, "echo", &json!("x".repeat(MAX_PARAMS_BYTES))));
         assert!(
             answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("parameters")
         );
-        for id in 1..MAX_CALLS as u64 {
+        for id in 1..300 {
             calls.start(&call(id, "echo", &json!(null)));
             assert!(answer(&mut calls).await["reply"].get("value").is_some(), "call {id}");
         }
         calls.start(&call(0, "echo", &json!(null)));
         assert!(
-            answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("10000 calls")
+            answer(&mut calls).await["reply"]["error"]["message"].as_str().unwrap().contains("300 calls")
         );
     }
 
@@ -218,7 +249,7 @@ mod tests {
                 })
             }
         }
-        let mut calls = Calls::new(Some(Host::new(Sleeper)));
+        let mut calls = with_host(Sleeper);
         assert_eq!(calls.waiting(), Duration::ZERO);
         for (id, seconds) in [(0, 3), (1, 5)] {
             calls.start(&call(id, "sleep", &json!(seconds)));
@@ -233,7 +264,7 @@ mod tests {
         answer(&mut calls).await;
         assert_eq!(calls.waiting(), Duration::from_secs(6));
 
-        let mut refusing = Calls::new(None);
+        let mut refusing = Calls::new(None, LIMITS);
         refusing.start(&call(0, "sleep", &json!(1)));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(refusing.waiting(), Duration::ZERO);
@@ -241,8 +272,8 @@ mod tests {
 
     #[test]
     fn asking_without_reading_is_a_flood() {
-        let mut calls = Calls::new(None);
+        let mut calls = Calls::new(None, LIMITS);
         let taken = (0..).take_while(|id| calls.start(&call(*id, "echo", &json!(null)))).count();
-        assert_eq!(taken, MAX_UNANSWERED);
+        assert_eq!(taken, 256);
     }
 }

@@ -48,10 +48,12 @@ pub(crate) enum Command<'a> {
         imports: &'a BTreeMap<String, String>,
         /// Names of the upstream servers that `mcp` and `mcpFactory` reach; both are missing without.
         upstreams: Option<&'a [String]>,
-        /// UTF-16 units of an inspected value beyond which the harness cuts it.
-        max_text: usize,
+        /// Bytes of a value's JSON beyond which the harness says so in its place; an inspected value is cut to them.
+        max_result: usize,
         /// Bytes of media beyond which the harness sends their size alone.
         max_media: usize,
+        /// Calls that the harness has unanswered at one time; it keeps later ones back.
+        max_calls_in_flight: usize,
         permissions: &'a Value,
     },
     /// The answer to a call. One of the two is there.
@@ -72,6 +74,9 @@ pub(crate) enum Reply {
     Warm(IgnoredAny),
     Ready {},
     Settled(Settled),
+    /// The value's JSON is longer than [`Command::Run`] allows.
+    #[serde(rename = "too_large")]
+    TooLarge {},
     Open {
         handles: Vec<String>,
     },
@@ -96,6 +101,8 @@ pub(crate) enum FrameError {
     TooLarge { bytes: usize },
     #[error("a frame that is not understood: {0}")]
     Garbage(String),
+    #[error("{bytes} bytes of a frame whose end never came")]
+    Incomplete { bytes: usize },
 }
 
 pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
@@ -113,16 +120,18 @@ pub(crate) struct FrameReader {
     /// Bytes of `buffer` that frames already returned were made of.
     used: usize,
     limit: usize,
+    call_limit: usize,
 }
 
 impl FrameReader {
     /// `limit` is the largest frame without its header.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { buffer: Vec::new(), used: 0, limit }
+        Self { buffer: Vec::new(), used: 0, limit, call_limit: limit }
     }
 
-    pub(crate) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
+    /// The largest frame of a call, and of anything else.
+    pub(crate) fn set_limits(&mut self, call: usize, other: usize) {
+        (self.call_limit, self.limit) = (call, other);
     }
 
     /// Reads once what the pipe holds, without waiting; 0 at the end of the stream. Call `next` until it is empty before
@@ -147,13 +156,22 @@ impl FrameReader {
         let unread = &self.buffer[self.used..];
         let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
         let bytes = usize::try_from(u32::from_le_bytes(*header)).unwrap_or(usize::MAX);
-        if bytes > self.limit {
+        if bytes > self.limit.max(self.call_limit) {
             return Err(FrameError::TooLarge { bytes });
         }
         let Some(body) = rest.get(..bytes) else { return Ok(None) };
         let reply = serde_json::from_slice(body).map_err(|error| FrameError::Garbage(error.to_string()))?;
+        let limit = if matches!(reply, Reply::Call(_)) { self.call_limit } else { self.limit };
+        if bytes > limit {
+            return Err(FrameError::TooLarge { bytes });
+        }
         self.used += HEADER + bytes;
         Ok(Some(reply))
+    }
+
+    /// Bytes of a frame that has begun and not ended.
+    pub(crate) fn incomplete(&self) -> usize {
+        self.buffer.len() - self.used
     }
 
     fn compact(&mut self) {

@@ -22,6 +22,7 @@ pub(crate) enum End {
     ComputeLimit,
     Cancelled,
     OutputLimit,
+    ResultLimit,
     Broken(FrameError),
     ChannelClosed,
     Flooded,
@@ -52,6 +53,7 @@ impl Progress {
                 self.late = Some(thrown);
             }
             Reply::Open { handles } => self.open = handles,
+            Reply::TooLarge {} => return Some(End::ResultLimit),
             Reply::Drained {} => return Some(End::Drained),
             Reply::Warm(_) | Reply::Ready {} | Reply::Settled(_) | Reply::Late(_) | Reply::Call(_) => {}
         }
@@ -71,8 +73,8 @@ impl Progress {
             End::ComputeLimit => self.still_open_or(|| Verdict::ComputeLimit),
             End::Exited { status, out_of_memory } => self.exited(status, out_of_memory),
             // Once the value is known, no bytes can take it back.
-            End::Broken(FrameError::TooLarge { .. }) => self.settled_or(|| Verdict::ResultLimit),
-            End::Broken(error @ FrameError::Garbage(_)) => {
+            End::ResultLimit => self.settled_or(|| Verdict::ResultLimit),
+            End::Broken(error) => {
                 self.settled_or(|| Verdict::BrokenChannel { detail: format!("it sent {error}") })
             }
             End::ChannelClosed => self

@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::DenoWorker;
-use super::calls::Calls;
+use super::calls::{Calls, MAX_PARAMS_BYTES};
 use super::compute::Compute;
-use super::frame::{self, Command, Reply};
+use super::frame::{self, Command, FrameError, Reply};
 use super::output::{CHUNK, Output, read_now};
 use super::process::Status;
 use super::progress::{End, Progress};
@@ -20,20 +20,12 @@ use crate::source::{Reaped, Worker as _};
 /// What a frame needs beside the text it carries: names of fields, notes on what was cut.
 const ENVELOPE: usize = 8 * 1024;
 
-/// The longest escape of one UTF-16 unit in JSON, `\u0000`.
-const MAX_ESCAPE: usize = 6;
-
 /// How long a worker may live on with its channel closed. The kernel closes a dying process's descriptors a moment
 /// before it tells the status, and the status is the better answer.
 const CLOSED_GRACE: Duration = Duration::from_millis(250);
 
-/// What V8 and Rust write before they abort for want of memory.
-const OUT_OF_MEMORY: [&str; 4] = [
-    "Fatal JavaScript out of memory",
-    "Fatal process out of memory",
-    "memory allocation of",
-    "heap out of memory",
-];
+/// What Rust writes before it aborts for want of memory.
+const OUT_OF_MEMORY: &str = "memory allocation of";
 
 const SIGTRAP: i32 = 5;
 const SIGABRT: i32 = 6;
@@ -103,18 +95,20 @@ impl Run {
             globals: &job.globals,
             imports: &job.imports,
             upstreams: job.upstreams.as_deref(),
-            max_text: limits.max_result_bytes / MAX_ESCAPE,
+            max_result: limits.max_result_bytes,
             max_media: limits.max_media_bytes,
+            max_calls_in_flight: limits.max_calls_in_flight,
             permissions: &job.permissions,
         });
-        worker.frames.set_limit(limits.max_result_bytes.saturating_add(ENVELOPE));
+        let result = limits.max_result_bytes.saturating_add(ENVELOPE);
+        worker.frames.set_limits(MAX_PARAMS_BYTES + ENVELOPE, result);
         let started = Instant::now();
         let compute = Compute::new(limits.compute, worker.process.cpu_time());
         Self {
             worker,
             command,
             sent: 0,
-            calls: Calls::new(job.host.clone()),
+            calls: Calls::new(job.host.clone(), limits),
             progress: Progress::default(),
             output: Output::new(limits.max_output_bytes),
             events,
@@ -262,14 +256,18 @@ impl Run {
         self.compute.is_used_up(cpu).then_some(End::ComputeLimit)
     }
 
-    /// The process has ended: what it wrote before counts.
+    /// The process has ended: what it wrote before counts. One that exits in the middle of a frame has not said what it
+    /// came to, whatever its exit code; one that a signal ends is told by that.
     fn on_exit(&mut self, status: Status) -> End {
         while let Ok(1..) = self.worker.frames.fill_now(&self.worker.replies) {
             if let Some(end) = self.take_replies() {
                 return end;
             }
         }
-        End::Exited { status, out_of_memory: false }
+        match self.worker.frames.incomplete() {
+            bytes @ 1.. if status.code == Some(0) => End::Broken(FrameError::Incomplete { bytes }),
+            _ => End::Exited { status, out_of_memory: false },
+        }
     }
 
     /// Kills the worker and writes the report.
@@ -327,9 +325,13 @@ async fn has_room(events: Option<&mpsc::Sender<RunEvent>>) {
     }
 }
 
-/// Both abort with a signal of their own after saying why. Code can print the same and send itself that signal; it
-/// would fool nobody but its own caller.
+/// V8 traps when its heap is full, and for nothing else that code brings about. An abort has several causes, which Rust's
+/// last words tell apart. What code prints alone, or the code that it exits with, makes no death one of memory; code that
+/// fakes words and signal fools its own caller and nobody else.
 fn died_of_memory(status: Status, stderr: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(stderr);
-    matches!(status.signal, Some(SIGTRAP | SIGABRT)) && OUT_OF_MEMORY.iter().any(|sign| text.contains(sign))
+    match status.signal {
+        Some(SIGTRAP) => true,
+        Some(SIGABRT) => String::from_utf8_lossy(stderr).contains(OUT_OF_MEMORY),
+        _ => false,
+    }
 }

@@ -130,9 +130,16 @@ async fn calls_are_worked_on_at_once_and_more_of_them_in_turn() {
 #[tokio::test]
 async fn a_run_has_a_number_of_calls() {
     let bench = Bench::new();
-    let code = "let n = 0; try { for (;; n++) await conductor.result('text:'); } catch (e) { return [n, e.message]; }";
+    let code = "let n = 0; try { for (;; n++) await conductor.result('text:'); } catch (e) { return [n, e.name, e.message]; }";
     let Asked { report, calls } = ask(&bench, 1, code).await;
-    assert_eq!(json_of(report), json!([10_000, "a run may make 10000 calls; this was one more"]));
+    assert_eq!(
+        json_of(report),
+        json!([
+            10_000,
+            "CallLimitError",
+            "a run may make 10000 calls (`max-upstream-calls`); this was one more"
+        ])
+    );
     assert_eq!(calls, 10_000);
 }
 

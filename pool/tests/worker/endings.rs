@@ -175,6 +175,51 @@ async fn death_by_memory_is_told_from_other_deaths() {
 }
 
 #[tokio::test]
+async fn a_death_that_code_fakes_is_told_by_its_wait_status() {
+    const LAST_WORDS: &str = "console.error('#\\n# Fatal JavaScript out of memory: Reached heap limit\\nmemory allocation of 9 bytes failed');";
+    let bench = Bench::new();
+    for code in [70, 134, 137, 139] {
+        for exit in ["Deno.exit", "process.reallyExit"] {
+            let report = bench.run(&format!("{LAST_WORDS} {exit}({code});")).await;
+            let Settled::Exit { code: told } = settled(&report) else { panic!("{report:?}") };
+            assert_eq!(*told, code, "{exit}");
+        }
+    }
+    // The words alone are no memory either; with the signal they go with, they deceive whoever wrote them.
+    for (signal, memory) in
+        [("SIGKILL", false), ("SIGHUP", false), ("SIGTERM", false), ("SIGTRAP", true), ("SIGABRT", true)]
+    {
+        let report =
+            bench.run(&format!("{LAST_WORDS} process.kill(process.pid, '{signal}'); for (;;);")).await;
+        let Verdict::Exited { code: None, signal: Some(_), out_of_memory } = report.verdict else {
+            panic!("{signal}: {:?}", report.verdict)
+        };
+        assert_eq!(out_of_memory, memory, "{signal}");
+    }
+    let report = bench.run(&format!("{LAST_WORDS} throw new Error('after all');")).await;
+    assert!(matches!(settled(&report), Settled::Thrown { .. }), "{:?}", report.verdict);
+}
+
+#[tokio::test]
+async fn an_exit_in_the_middle_of_a_frame_is_no_success() {
+    let bench = Bench::new();
+    for part in ["\\x40\\0\\0\\0{\"set", "\\x40\\0\\0", "\\xff\\0\\0\\0"] {
+        let code = format!(
+            "const {{ Pipe, constants }} = process.binding('pipe_wrap'); const {{ WriteWrap }} = process.binding('stream_wrap');
+             const pipe = new Pipe(constants.SOCKET); pipe.open(4);
+             const request = new WriteWrap(); request.oncomplete = () => {{}}; pipe.writeLatin1String(request, '{part}');
+             await new Promise((done) => setTimeout(done, 50)); process.reallyExit(0);"
+        );
+        let report = bench.run(&code).await;
+        assert!(
+            matches!(report.verdict, Verdict::BrokenChannel { .. } | Verdict::ResultLimit),
+            "{part}: {:?}",
+            report.verdict
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_output_is_cut_at_the_limit() {
     let bench = Bench::new();
     let table = [

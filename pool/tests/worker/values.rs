@@ -1,5 +1,7 @@
 //! What code returns and prints arrives as what it is.
 
+use std::time::Duration;
+
 use conductor_pool::{RunEvent, Settled, Stream, WorkerSource as _, WorkerSpec};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -97,6 +99,28 @@ async fn huge_and_deep_values_neither_fail_nor_hang() {
         let Settled::Inspect { text } = settled(&report) else { panic!("{code}: {:?}", report.verdict) };
         assert!(text.len() < 1 << 20, "{code}: {} bytes", text.len());
     }
+}
+
+/// A large value is written piece by piece, which must not change it.
+#[tokio::test]
+async fn a_large_value_arrives_whole_and_for_little_computing() {
+    let bench = Bench::new();
+    let code = "const many = {}; for (let n = 0; n < 3e5; n++) many['k\u{00e9}' + n] = [n, `${n}`]; \
+                return [many, 'x'.repeat(3e5), '\\u{1F600}'.repeat(2e4)];";
+    let mut job = job(code);
+    job.limits.max_result_bytes = 64 << 20;
+    let report = bench.run_job(&bench.spec(), job).await;
+    // Several times what it takes; what grows faster than the value would take more.
+    assert!(report.cpu < Duration::from_secs(6), "{:?}", report.cpu);
+    let value = json_of(report);
+    let many = value[0].as_object().expect("an object");
+    assert_eq!(many.len(), 300_000);
+    assert!(
+        many.iter()
+            .enumerate()
+            .all(|(n, (key, value))| *key == format!("ké{n}") && *value == json!([n, n.to_string()]))
+    );
+    assert_eq!((&value[1], &value[2]), (&json!("x".repeat(300_000)), &json!("😀".repeat(20_000))));
 }
 
 #[tokio::test]

@@ -28,6 +28,16 @@ pub(crate) const CASES: &[Case] = &[
     program(118, "F", "Deno.exit(137)"),
     program(118, "F", "process.reallyExit(3)"),
     program(118, "F", "process.abort()"),
+    // Deaths that look like others: by their codes, their last words, their signals.
+    program(118, "F", "Deno.exit(70)"),
+    program(118, "F", "Deno.exit(139)"),
+    program(118, "F", "console.error('# Fatal JavaScript out of memory: Reached heap limit'); Deno.exit(133)"),
+    program(118, "F", "console.error('Fatal JavaScript out of memory: Reached heap limit'); process.abort()"),
+    program(118, "F", "console.error('memory allocation of 9 bytes failed'); Deno.exit(134)"),
+    program(118, "F", "console.error('Deno could not start: unable to create worker threads'); Deno.exit(1)"),
+    program(118, "F", "process.kill(process.pid, 'SIGKILL'); for (;;);"),
+    // Only V8 traps in the jail; where code can send itself the signal, it deceives itself.
+    program(118, "FM", "process.kill(process.pid, 'SIGTRAP'); for (;;);"),
     program(119, "FV", frames!("frame('{\"call\":{\"id\":7,\"method\":\"result\",\"params\":{\"id\":\"someone-elses\"}}}'); await wait(); 'own'")),
     program(119, "FV", frames!("for (let n = 0; n < 3; n++) frame('{\"call\":{\"id\":7,\"method\":\"upstream\",\"params\":{\"execution\":\"forged\"}}}'); await wait(); 'own'")),
     program(119, "F", frames!("let all = ''; for (let n = 0; n < 10_000; n++) { const text = '{\"call\":{\"id\":' + n + ',\"method\":\"result\",\"params\":{}}}'; all += length(text.length) + text } write(4, all); await wait(); for (;;);")),

@@ -17,6 +17,7 @@ fn busy() -> StatusReport {
             config: Some("/home/a/.config/conductor/config.toml".into()),
             phase: "running".into(),
             rss_bytes: 17 << 20,
+            descriptors: 30,
         },
         deno: DenoStatus {
             state: "ready".into(),

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use conductor_packages::is_builtin;
-use conductor_pool::{Grants, Thrown};
+use conductor_pool::{CALL_LIMIT_ERROR, Grants, Thrown};
 
 use crate::exec::result::ErrorType;
 
@@ -25,6 +25,7 @@ pub(super) fn diagnose(thrown: &Thrown, no_user_frame: bool, grants: &Grants) ->
     match thrown.name.as_str() {
         "NotCapable" => of(ErrorType::Permission, Some(grant_hint(message))),
         "PermissionDenied" => of(ErrorType::Permission, Some(REFUSED_BY_THE_SYSTEM.into())),
+        CALL_LIMIT_ERROR => of(ErrorType::CallLimit, Some(CALL_LIMITS.into())),
         // V8 refused the code as a whole, so nothing of it is on the stack.
         "SyntaxError" if no_user_frame => of(ErrorType::Syntax, None),
         "TypeError" => match Import::of(message) {
@@ -63,6 +64,9 @@ pub(super) fn is_about_a_package(message: &str) -> bool {
 
 const REFUSED_BY_THE_SYSTEM: &str =
     "the operating system refuses this to conductor's user or to its sandbox, whatever is granted";
+
+const CALL_LIMITS: &str = "ask for more with each call, or split the work over several runs; an administrator can raise \
+                           the limits of a profile in the configuration file";
 
 const PACKAGES: &str = "packages are imported as `npm:NAME` or `jsr:@SCOPE/NAME`, and only those that an administrator \
                         allows in MCP_CONDUCTOR_ALLOWED_PACKAGES; `node:` modules and web APIs are always there";

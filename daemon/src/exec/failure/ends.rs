@@ -27,25 +27,33 @@ impl Usage<'_> {
 
     pub(crate) fn computed_too_long(self) -> ErrorReport {
         let [limit, cpu, wall] = [self.profile.max_compute, self.cpu, self.wall].map(|time| time.as_millis());
-        let message =
-            format!("the code used {cpu} ms of CPU time, in {wall} ms of wall time; the limit is {limit} ms");
+        let message = format!(
+            "the code used {cpu} ms of CPU time, in {wall} ms of wall time; the limit is {limit} ms (`max-compute`)"
+        );
         ErrorReport::new(ErrorType::ComputeLimit, message).hint(
             "do less in one call; threads of Web Workers use it up together, time spent waiting does not count",
         )
     }
 
     pub(crate) fn printed_too_much(self) -> ErrorReport {
-        let message = format!("the code printed more than {} bytes", self.profile.max_output_bytes);
+        let message = format!(
+            "the code printed more than {} bytes (`max-output-bytes`)",
+            self.profile.max_output_bytes
+        );
         ErrorReport::new(ErrorType::OutputLimit, message).hint("print less, or return a summary")
     }
 
     pub(crate) fn returned_too_much(self) -> ErrorReport {
-        let message = format!("the returned value is larger than {} bytes", self.profile.max_result_bytes);
+        let message = format!(
+            "the returned value is larger than {} bytes (`max-result-bytes`)",
+            self.profile.max_result_bytes
+        );
         ErrorReport::new(ErrorType::OutputLimit, message).hint("return a part of it, or a summary")
     }
 
     pub(crate) fn out_of_memory(self) -> ErrorReport {
-        let message = format!("the code needed more than {} MiB of memory", self.profile.heap_mib);
+        let message =
+            format!("the code needed more than {} MiB of memory (`heap-mib`)", self.profile.heap_mib);
         ErrorReport::new(ErrorType::Memory, message).hint("work on smaller pieces, or stream the data")
     }
 }

@@ -38,7 +38,17 @@ fn without_a_value_each_end_has_its_own_verdict() {
     check(vec![], End::ComputeLimit, "ComputeLimit");
     check(vec![], End::Cancelled, "Cancelled");
     check(vec![], End::OutputLimit, "OutputLimit");
-    check(vec![], End::Broken(FrameError::TooLarge { bytes: 9 }), "ResultLimit");
+    check(
+        vec![],
+        End::Broken(FrameError::TooLarge { bytes: 9 }),
+        "BrokenChannel { detail: \"it sent a frame of 9",
+    );
+    check(vec![], End::ResultLimit, "ResultLimit");
+    check(
+        vec![],
+        End::Broken(FrameError::Incomplete { bytes: 9 }),
+        "BrokenChannel { detail: \"it sent 9 bytes of a frame whose end never came",
+    );
     check(
         vec![],
         End::Broken(FrameError::Garbage("g".to_owned())),
@@ -56,6 +66,7 @@ fn a_value_survives_every_end_but_cancel_and_flood_of_output() {
     check(vec![value()], End::Drained, VALUE);
     check(vec![value()], End::Broken(FrameError::TooLarge { bytes: 9 }), VALUE);
     check(vec![value()], End::Broken(FrameError::Garbage("g".to_owned())), VALUE);
+    check(vec![value()], End::Broken(FrameError::Incomplete { bytes: 9 }), VALUE);
     check(vec![value()], End::ChannelClosed, VALUE);
     check(vec![value()], End::Flooded, VALUE);
     check(vec![value()], exited(Some(0), None), VALUE);
