@@ -20,6 +20,7 @@ mod run;
 mod servers;
 mod service;
 mod status;
+mod tokens;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -98,6 +99,8 @@ enum Command {
     Servers(servers::ServersOptions),
     /// Log in at upstream servers that want it
     Auth(auth::AuthOptions),
+    /// Say who may call the daemon over HTTP
+    Token(tokens::TokenOptions),
     /// Register conductor with the MCP clients of this machine, or take it out again
     Client(clients::ClientOptions),
     /// Look after conductord as a service of systemd or launchd
@@ -193,6 +196,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Packages(options) => packages::packages(global, options),
         Command::Servers(options) => servers::servers(global, options),
         Command::Auth(options) => auth::auth(global, options),
+        Command::Token(options) => tokens::tokens(global, options),
         Command::Client(options) => clients::clients(global, options),
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),

@@ -134,6 +134,7 @@ async fn status(shared: &Shared) -> StatusReport {
         deno: shared.deno.status(),
         jail: shared.jail.status(),
         sessions: shared.registry.status(now),
+        http: shared.http.status(now),
         pool: pool_report(&pool, shared),
         packages: packages(shared),
         executions: shared.stats.totals(),

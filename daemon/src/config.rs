@@ -9,6 +9,7 @@
 mod check;
 mod document;
 pub(crate) mod duration;
+pub(crate) mod http;
 mod meaning;
 #[cfg(test)]
 mod reference;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use document::Document;
 pub use document::Problem;
+pub use http::HttpSection;
 pub(crate) use trust::read_trusted;
 pub use types::*;
 

@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | [`supervisor`] | the configuration in use, the phase, all other tasks | signals, admin requests | exit code |
 //! | [`listener`] | the socket and its lock | connections | sessions |
+//! | [`http`], where it is configured | the HTTP listeners and their sessions | connections, the configuration | sessions |
 //! | [`service`], under a service manager | its address | the phase, the clock | readiness, signs of life |
 //! | [`session`], one per connection | its frames, its calls in flight | frames | answers |
 //! | [`deno`] | the search for the Deno executable | requests to search again | `watch<DenoState>` |
@@ -20,11 +21,13 @@ pub mod deno;
 pub mod dirs;
 pub mod exec;
 pub mod exit_code;
+pub mod http;
 pub mod jail;
 pub mod listener;
 pub mod operations;
 pub mod packages;
 pub mod profile;
+mod random;
 pub mod service;
 pub mod session;
 pub mod signals;

@@ -10,13 +10,14 @@ use conductor_protocol::AdminReply;
 use conductor_protocol::operation::{
     BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, LoginBegun, LoginsReport, Operation,
     PackageAge, PackageAges, PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport,
-    ServerLogs, ServersReport,
+    ServerLogs, ServersReport, TokenAdded,
 };
 use conductor_upstream::{LoginRequest, ProfileId};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::error_chain;
+use crate::http::tokens::TokenError;
 use crate::packages::{Building, Provided};
 use crate::profile::{self, Profile};
 use crate::session::handshake::Client;
@@ -24,6 +25,9 @@ use crate::supervisor::Shared;
 use crate::upstreams::Servers;
 use crate::upstreams::auth::AuthFailure;
 use crate::upstreams::report::ServerError;
+
+/// The profile of those that name none.
+const DEFAULT: &str = "default";
 
 /// Why an operation came to nothing, for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,10 @@ enum OperationError {
     Server(#[from] ServerError),
     #[error(transparent)]
     Auth(#[from] AuthFailure),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("there is no profile `{name}`\nhint: {known}")]
+    NoProfile { name: String, known: String },
 }
 
 /// Carries out an operation for a client of this environment.
@@ -88,6 +96,11 @@ pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> Adm
         Operation::AuthStatus => operator.logins().await.and_then(document),
         Operation::AuthLogout { server } => {
             operator.log_out(&server).await.map(|text| AdminReply::Done { text })
+        }
+        Operation::TokensList => document(shared.http.status(Instant::now())),
+        Operation::TokensAdd { name, profile } => operator.add_token(&name, profile).and_then(document),
+        Operation::TokensRevoke { name } => {
+            operator.revoke_token(&name).map(|text| AdminReply::Done { text })
         }
     };
     document.unwrap_or_else(|error| AdminReply::Failed { text: text(&error) })
@@ -326,6 +339,31 @@ impl Operator<'_> {
         } else {
             format!("nobody is logged in at {server}")
         })
+    }
+}
+
+/// Who may call over HTTP.
+impl Operator<'_> {
+    fn add_token(&self, name: &str, profile: Option<String>) -> Result<TokenAdded, OperationError> {
+        let config = self.shared.config();
+        let config = config.config.as_ref().map_err(|error| OperationError::Profile(error.to_string()))?;
+        let profile = profile.unwrap_or_else(|| DEFAULT.to_owned());
+        if profile != DEFAULT && !config.profiles.contains_key(&profile) {
+            let names = config.profiles.keys().map(String::as_str).filter(|name| *name != DEFAULT);
+            let names: Vec<&str> = std::iter::once(DEFAULT).chain(names).collect();
+            let known = format!("the configuration has {}", names.join(", "));
+            return Err(OperationError::NoProfile { name: profile, known });
+        }
+        let token = self.shared.http.tokens.add(name, &profile)?;
+        tracing::info!(name, profile, "a token for HTTP was added");
+        let urls = self.shared.http.status(Instant::now()).urls;
+        Ok(TokenAdded { name: name.to_owned(), profile, token, urls })
+    }
+
+    fn revoke_token(&self, name: &str) -> Result<String, OperationError> {
+        self.shared.http.tokens.revoke(name)?;
+        tracing::info!(name, "a token for HTTP was revoked");
+        Ok(format!("{name} is revoked; what it began has ended"))
     }
 }
 

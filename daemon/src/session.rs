@@ -2,7 +2,8 @@
 //!
 //! [`serve`] takes a connection from the handshake to its end. A [`Session`] holds what is known about the client and the
 //! profile worked out from it; its MCP side is [`tools::ToolServer`] on rmcp. When the client goes away its calls are
-//! cancelled; when the daemon goes down its calls may finish first, and it is told to connect again.
+//! cancelled; when the daemon goes down its calls may finish first, and it is told to connect again. Sessions over HTTP are
+//! the same ([`Hosted`]), on transports of [`crate::http`].
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use conductor_deno::DenoBinary;
 use conductor_protocol::status::{RunningStatus, SessionStatus};
-use conductor_protocol::{ClientKind, Hello, RejectCode, SessionFrame, codec, frame};
+use conductor_protocol::{ClientKind, FrameDecoder, Hello, RejectCode, SessionFrame, codec, frame};
 use conductor_upstream::SessionId;
 use interprocess::local_socket::tokio::Stream;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rmcp::ServiceExt;
+use rmcp::transport::Transport;
+use rmcp::{RoleServer, ServiceExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -30,16 +32,16 @@ use accepted::Accepted;
 use admission::{Admission, Refused};
 use handshake::Client;
 use lists::Lists;
-use raw::RawService;
+pub(crate) use raw::RawService;
 use registry::Entry;
-use requests::{Link, Logs};
+use requests::Link;
 use rounds::Suspended;
 use tools::ToolServer;
 use transport::{FrameTransport, OUTGOING_FRAMES};
 use watches::Watches;
 
 mod accepted;
-mod admission;
+pub(crate) mod admission;
 mod discovery;
 mod expose;
 mod follow;
@@ -50,7 +52,7 @@ pub mod registry;
 pub(crate) mod requests;
 mod rounds;
 mod tools;
-mod transport;
+pub(crate) mod transport;
 mod watches;
 
 /// What a client that has closed only its sending side may still wait for: calls that were sent before it.
@@ -74,11 +76,7 @@ const GONE_CHECK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Session {
     pub id: u64,
-    kind: ClientKind,
-    client_pid: u32,
-    client_build: String,
-    cwd: String,
-    env: BTreeMap<String, String>,
+    origin: Origin,
     connected_at: Instant,
     /// Name and version of the MCP client, once it has told them.
     client: OnceLock<String>,
@@ -97,6 +95,37 @@ pub struct Session {
     servers: watch::Sender<Servers>,
     /// The profile, with the generation of the configuration it was worked out from.
     profile: Mutex<Option<(u64, ProfileResult)>>,
+}
+
+/// What a session was opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) kind: Kind,
+    pub(crate) pid: u32,
+    pub(crate) build: String,
+    pub(crate) cwd: String,
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+/// By which way the client comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Socket(ClientKind),
+    /// With a token of this name. `requests`: what the client says comes in requests that know nothing of each other, and
+    /// several programs may share the token.
+    Http {
+        token: Arc<str>,
+        requests: bool,
+    },
+}
+
+/// A session with all that goes on beside its calls, for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Hosted {
+    pub(crate) session: Arc<Session>,
+    shared: Arc<Shared>,
+    background: JoinSet<()>,
+    _entry: Entry,
 }
 
 type ProfileResult = Result<Arc<Profile>, Arc<str>>;
@@ -144,54 +173,37 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
         return crate::admin::serve(reader, writer, client, shared).await;
     }
     let Ok(watched) = watched else { return };
-    let (link, logs) = Link::new();
-    let session = Arc::new(Session::new(id, &client, link));
-    let entry = shared.registry.insert(session.clone());
-    tracing::info!(session = id, client_pid = session.client_pid, kind = ?session.kind, "session started");
-    Connection { session, shared, watched, _entry: entry }.serve(client, logs, reader, writer).await;
-    tracing::info!(session = id, "session ended");
+    let Client { hello, env, decoder } = client;
+    let kind = Kind::Socket(hello.kind);
+    let origin = Origin { kind, pid: hello.pid, build: hello.build, cwd: hello.cwd, env };
+    let hosted = Hosted::open(id, origin, shared);
+    Connection { hosted, watched }.serve(decoder, reader, writer).await;
 }
 
 /// A session's connection while it is served.
 struct Connection {
-    session: Arc<Session>,
-    shared: Arc<Shared>,
+    hosted: Hosted,
     /// The socket, to notice that the other end is gone altogether.
     watched: OwnedFd,
-    _entry: Entry,
 }
 
 impl Connection {
-    async fn serve(self, client: Client, logs: Logs, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
+    async fn serve(self, decoder: FrameDecoder, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
         let writing = tokio::spawn(write_frames(writer, queue));
         let eof = CancellationToken::new();
-        let accepted = Arc::new(Accepted::new(self.shared.phase()));
-        let transport =
-            FrameTransport::new(reader, client.decoder, outgoing.clone(), accepted.clone(), eof.clone());
-        let mut background = JoinSet::new();
-        background.spawn(keep_warm(self.session.clone(), self.shared.clone()));
-        background.spawn(keep_servers(self.session.clone(), self.shared.clone()));
-        background.spawn(lists::keep(self.session.clone(), self.shared.clone()));
-        background.spawn(requests::tell_logs(self.session.clone(), logs));
-        background.spawn(watches::tell(self.session.clone()));
+        let accepted = Arc::new(Accepted::new(self.hosted.shared.phase()));
+        let transport = FrameTransport::new(reader, decoder, outgoing.clone(), accepted.clone(), eof.clone());
         let stop = CancellationToken::new();
-        let server = RawService(ToolServer::new(self.session.clone(), self.shared.clone()));
-        let serving = async {
-            // An error here is a client that ended before it said anything, or said something else than MCP.
-            if let Ok(running) = server.serve_with_ct(transport, stop.clone()).await {
-                drop(running.waiting().await);
-            }
-        };
         tokio::select! {
             // Not resumed after the other has won, so cancel safety does not matter.
-            () = serving => {}
+            () = self.hosted.serve(transport, stop.clone()) => {}
             never = self.watch_for_end(&eof, &stop, &outgoing, &accepted) => match never {},
         }
-        self.session.gone.cancel();
-        background.abort_all();
-        self.shared.upstreams.upstreams().end_session(&SessionId::new(self.session.id.to_string()));
-        if self.shared.is_draining() {
+        let is_draining = self.hosted.shared.is_draining();
+        // Calls end and what the session has of servers, before the client is told.
+        drop(self);
+        if is_draining {
             let reason = "the daemon is going down".to_owned();
             // client gone: nobody to tell
             let _told = outgoing.send(SessionFrame::Goodbye { reason }).await;
@@ -209,7 +221,7 @@ impl Connection {
         outgoing: &mpsc::Sender<SessionFrame>,
         accepted: &Accepted,
     ) -> Infallible {
-        let mut phase = self.shared.phase();
+        let mut phase = self.hosted.shared.phase();
         tokio::select! {
             // Cancel-safe: both arms only wait for flags.
             () = eof.cancelled() => {
@@ -223,9 +235,9 @@ impl Connection {
                 tokio::select! {
                     // Neither is resumed after the other has won, so cancel safety does not matter.
                     answered = tokio::time::timeout_at(deadline.into(), answered) => if answered.is_err() {
-                        self.session.gone.cancel();
+                        self.hosted.session.gone.cancel();
                     },
-                    () = self.hung_up() => self.session.gone.cancel(),
+                    () = self.hung_up() => self.hosted.session.gone.cancel(),
                 }
             }
         }
@@ -247,7 +259,7 @@ impl Connection {
         let _silent = tokio::time::timeout(FAREWELL_TIME, eof.cancelled()).await;
         accepted.all_closed().await;
         // Calls that were cancelled are not over yet.
-        let mut in_flight = self.session.in_flight.subscribe();
+        let mut in_flight = self.hosted.session.in_flight.subscribe();
         // An error is impossible: the session has the sender.
         drop(in_flight.wait_for(|calls| *calls == 0).await);
     }
@@ -255,7 +267,7 @@ impl Connection {
     async fn end_when_gone(&self) {
         // over: it may still read, and is waited for no longer
         let _hung_up = tokio::time::timeout(HALF_CLOSED_GRACE, self.hung_up()).await;
-        self.session.gone.cancel();
+        self.hosted.session.gone.cancel();
     }
 
     /// Ready when the client has closed both directions, or its process has ended.
@@ -263,6 +275,59 @@ impl Connection {
         while !hung_up(self.watched.as_fd()) {
             tokio::time::sleep(GONE_CHECK).await;
         }
+    }
+}
+
+impl Hosted {
+    /// Begins a session. `id` is one of the registry's.
+    pub(crate) fn open(id: u64, origin: Origin, shared: Arc<Shared>) -> Self {
+        let (link, logs) = Link::new();
+        let session = Arc::new(Session::new(id, origin, link));
+        let entry = shared.registry.insert(session.clone());
+        tracing::info!(session = id, client_pid = session.origin.pid, kind = ?session.origin.kind, "session started");
+        let mut background = JoinSet::new();
+        background.spawn(keep_warm(session.clone(), shared.clone()));
+        background.spawn(keep_servers(session.clone(), shared.clone()));
+        background.spawn(lists::keep(session.clone(), shared.clone()));
+        background.spawn(requests::tell_logs(session.clone(), logs));
+        background.spawn(watches::tell(session.clone()));
+        Self { session, shared, background, _entry: entry }
+    }
+
+    /// What answers the session's requests.
+    pub(crate) fn server(&self) -> RawService {
+        RawService(ToolServer::new(self.session.clone(), self.shared.clone()))
+    }
+
+    /// The input schema of a tool that the client sees, in so far as it is known now.
+    pub(crate) fn input_schema(&self, tool: &str) -> Option<serde_json::Value> {
+        let tools = ToolServer::new(self.session.clone(), self.shared.clone()).list(lists::List::Tools);
+        let tool = tools.as_array()?.iter().find(|listed| listed["name"] == tool)?;
+        tool.get("inputSchema").cloned()
+    }
+
+    /// Serves all of its requests, until the transport ends or `stop` is cancelled.
+    ///
+    /// # Cancel safety
+    /// The session is over when this is dropped.
+    pub(crate) async fn serve(
+        &self,
+        transport: impl Transport<RoleServer> + 'static,
+        stop: CancellationToken,
+    ) {
+        // An error here is a client that ended before it said anything, or said something else than MCP.
+        if let Ok(running) = self.server().serve_with_ct(transport, stop).await {
+            drop(running.waiting().await);
+        }
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        self.session.gone.cancel();
+        self.background.abort_all();
+        self.shared.upstreams.upstreams().end_session(&SessionId::new(self.session.id.to_string()));
+        tracing::info!(session = self.session.id, "session ended");
     }
 }
 
@@ -327,7 +392,7 @@ async fn keep_servers(session: Arc<Session>, shared: Arc<Shared>) {
         config.mark_unchanged();
         files.mark_unchanged();
         let servers = match session.profile(&shared) {
-            Ok(profile) => shared.upstreams.load(&profile, &session.env).await,
+            Ok(profile) => shared.upstreams.load(&profile, &session.origin.env).await,
             // Told by every call.
             Err(_) => Servers::None,
         };
@@ -353,8 +418,7 @@ async fn keep_profile_warm(
 ) -> Infallible {
     let mut packages = shared.packages.changes();
     let building = async {
-        // A session of a moment must not start what takes minutes.
-        if session.kind == ClientKind::Shim {
+        if session.origin.kind.is_lasting() {
             shared.packages.keep_at_hand(profile, deno).await;
         }
         std::future::pending().await
@@ -383,14 +447,10 @@ async fn keep_profile_warm(
 }
 
 impl Session {
-    fn new(id: u64, client: &Client, link: Link) -> Self {
+    fn new(id: u64, origin: Origin, link: Link) -> Self {
         Self {
             id,
-            kind: client.hello.kind,
-            client_pid: client.hello.pid,
-            client_build: client.hello.build.clone(),
-            cwd: client.hello.cwd.clone(),
-            env: client.env.clone(),
+            origin,
             connected_at: Instant::now(),
             client: OnceLock::new(),
             gone: CancellationToken::new(),
@@ -423,7 +483,7 @@ impl Session {
 
     fn resolve_profile(&self, config: &ConfigInUse, shared: &Shared) -> ProfileResult {
         let config = config.config.as_ref().map_err(Arc::clone)?;
-        let profile = profile::resolve(config, &self.env, &self.cwd, &shared.dirs)
+        let profile = profile::resolve(config, &self.origin.env, &self.origin.cwd, &shared.dirs)
             .map_err(|error| error.to_string())
             .and_then(|profile| match std::fs::create_dir_all(&profile.workspace) {
                 Ok(()) => Ok(Arc::new(profile)),
@@ -490,15 +550,15 @@ impl Session {
         let profile = known.as_ref().and_then(|known| known.as_ref().ok());
         SessionStatus {
             id: self.id,
-            kind: match self.kind {
-                ClientKind::Shim => "shim".into(),
-                ClientKind::Ctl => "ctl".into(),
-                ClientKind::Admin => "admin".into(),
+            kind: self.origin.kind.name().into(),
+            token: match &self.origin.kind {
+                Kind::Http { token, .. } => Some(token.to_string()),
+                Kind::Socket(_) => None,
             },
-            client_pid: self.client_pid,
-            client_build: self.client_build.clone(),
+            client_pid: self.origin.pid,
+            client_build: self.origin.build.clone(),
             client: self.client.get().cloned(),
-            cwd: self.cwd.clone(),
+            cwd: self.origin.cwd.clone(),
             age_ms: millis(now.duration_since(self.connected_at)),
             profile: profile.map(|profile| profile.name.clone()),
             limits: profile.map(|profile| profile.limits_status()),
@@ -506,6 +566,27 @@ impl Session {
             in_flight: *self.in_flight.borrow(),
             running: lock(&self.running).iter().map(|(id, call)| call.status(id, now)).collect(),
             error: known.and_then(Result::err).map(|error| error.to_string()),
+        }
+    }
+}
+
+impl Kind {
+    /// A session of a moment must not start what takes minutes.
+    fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Socket(ClientKind::Ctl | ClientKind::Admin))
+    }
+
+    /// Whether the client's requests are all there is of it: no way leads to it but their answers.
+    fn is_of_requests(&self) -> bool {
+        matches!(self, Self::Http { requests: true, .. })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Socket(ClientKind::Shim) => "shim",
+            Self::Socket(ClientKind::Ctl) => "ctl",
+            Self::Socket(ClientKind::Admin) => "admin",
+            Self::Http { .. } => "http",
         }
     }
 }

@@ -4,8 +4,6 @@
 //! age; the oldest go first. Ids cannot be guessed, and code of one profile cannot read what another's left even with one.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,12 +52,13 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Keeps a text for code of the same owner and for operators; `None` when it is larger than the whole store.
+    /// Keeps a text for code of the same owner and for operators; `None` when it is larger than the whole store, or the
+    /// system has no randomness.
     pub fn keep(&self, owner: &str, media_type: &'static str, text: String, now: Instant) -> Option<String> {
         if text.len() > self.quota {
             return None;
         }
-        let id = random_id()?;
+        let id = crate::random::id().ok()?;
         let mut entries = self.lock();
         let mut bytes: usize = entries.iter().map(|entry| entry.stored.text.len()).sum();
         while let Some(oldest) = entries.front() {
@@ -87,13 +86,6 @@ impl Store {
         // Entries are pushed and popped whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// 128 random bits; `None` only where the system has no randomness.
-fn random_id() -> Option<String> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).ok()?;
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::config::{Config, ConfigError, JailSection};
 use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::{Executor, Parts};
+use crate::http::{self, Http};
 use crate::jail::{self, Jail};
 use crate::listener::{ClaimError, Endpoint};
 use crate::packages::PackageService;
@@ -64,6 +65,7 @@ pub struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) packages: Arc<PackageService>,
     pub(crate) upstreams: Arc<UpstreamService>,
+    pub(crate) http: Http,
     pub(crate) dirs: Arc<Dirs>,
     pub(crate) registry: Registry,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -293,6 +295,7 @@ impl Supervisor {
         let (pool, pool_task) = conductor_pool::task::pool(pool_config, Arc::new(source))?;
         tasks.spawn(pool_task.run());
 
+        let http = Http::new(&dirs, &stats);
         let (config, config_reader) = watch::channel(Arc::new(in_use));
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let store = Arc::new(Store::default());
@@ -313,6 +316,7 @@ impl Supervisor {
             store,
             packages,
             upstreams,
+            http,
             dirs,
             registry,
             commands: command_sender,
@@ -341,6 +345,8 @@ impl Supervisor {
         if let Some(limit) = self.service.watchdog {
             self.tasks.spawn(watchdog::watch(self.shared.clone(), self.service.notifier.clone(), limit));
         }
+        // Not among the tasks, since it ends on the way down, which waits for it as for a session.
+        self.sessions.spawn(http::serve(self.shared.clone()));
         let mut idle = Box::pin(idle_exit(self.options.idle_exit, self.shared.registry.connections()));
         while !self.phase.borrow().is_draining() {
             tokio::select! {
@@ -445,6 +451,7 @@ impl Supervisor {
         });
         self.shared.deno.search_again();
         self.shared.packages.look_again();
+        self.shared.http.read_again(&self.shared.stats);
         self.shared.pool.reconfigure(pool).await.map_err(|error| error.to_string())?;
         let path = existing_config(&self.options, &self.shared.dirs);
         self.config.send_replace(Arc::new(ConfigInUse {

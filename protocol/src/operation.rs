@@ -48,6 +48,16 @@ pub enum Operation {
     AuthStatus,
     /// Forgets the login at a server. Answered with `Done`.
     AuthLogout { server: String },
+    /// Who may call over HTTP. Answered with `Json` of [`HttpStatus`](crate::status::HttpStatus).
+    TokensList,
+    /// Makes a token for HTTP, for a named profile or `default`. Answered with `Json` of [`TokenAdded`].
+    TokensAdd {
+        name: String,
+        #[serde(default)]
+        profile: Option<String>,
+    },
+    /// Ends a token and its sessions. Answered with `Done`.
+    TokensRevoke { name: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -242,6 +252,26 @@ pub struct ServerLogin {
     pub expires_ms: Option<u64>,
     /// A new token is got without the user.
     pub renewable: bool,
+}
+
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenAdded {
+    pub name: String,
+    pub profile: String,
+    /// The token itself, which the daemon does not keep.
+    pub token: String,
+    /// Where it can be used; empty while the daemon does not listen.
+    pub urls: Vec<String>,
+}
+
+impl std::fmt::Debug for TokenAdded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenAdded")
+            .field("name", &self.name)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub struct StatusReport {
     pub deno: DenoStatus,
     pub jail: JailStatus,
     pub sessions: Vec<SessionStatus>,
+    /// Agents that are not on stdio.
+    pub http: HttpStatus,
     pub pool: PoolReport,
     /// For each profile in use that may import any.
     pub packages: Vec<PackagesStatus>,
@@ -89,8 +91,10 @@ pub struct LayerStatus {
 #[serde(default)]
 pub struct SessionStatus {
     pub id: u64,
-    /// `shim`, `ctl`.
+    /// `shim`, `ctl`, `http`.
     pub kind: String,
+    /// Name of the token by which it comes over HTTP.
+    pub token: Option<String>,
     pub client_pid: u32,
     pub client_build: String,
     /// Name and version the MCP client gave of itself.
@@ -128,6 +132,41 @@ pub struct LimitsStatus {
     /// Busy ones, of all sessions of the profile.
     pub workers: Option<u64>,
     pub workers_per_session: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpStatus {
+    pub enabled: bool,
+    /// Addresses of the endpoint, while the daemon listens: `http://127.0.0.1:7780/mcp`.
+    pub urls: Vec<String>,
+    /// Why the daemon does not listen, or not as it should.
+    pub error: Option<String>,
+    pub tokens: Vec<TokenStatus>,
+    pub connections: u64,
+    /// Connections that were closed because there were too many.
+    pub turned_away: u64,
+    /// Requests that were let in, since the daemon started.
+    pub requests: u64,
+    /// Those that were not, by reason: `forbidden`, `unauthorized`, `busy`, `unavailable`, `too-large`, `broken`, `no-session`,
+    /// `malformed`.
+    pub refused: std::collections::BTreeMap<String, u64>,
+}
+
+/// A token, but for its value, which is kept nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenStatus {
+    pub name: String,
+    pub profile: String,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    pub sessions: u64,
+    pub in_flight: u64,
+    /// Since the daemon started.
+    pub requests: u64,
+    /// Since its last request; absent if there was none.
+    pub unused_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

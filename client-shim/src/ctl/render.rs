@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use conductor_protocol::status::{
-    DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, JailStatus, LatencyStatus, PackagesStatus,
-    PoolReport, ProfileStatus, SessionStatus, StatusReport, UpstreamStatus,
+    DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, HttpStatus, JailStatus, LatencyStatus,
+    PackagesStatus, PoolReport, ProfileStatus, SessionStatus, StatusReport, UpstreamStatus,
 };
 
 use super::paint::{Paint, millis, printable, size, span};
+use super::tokens;
 
 /// Errors shown; `--json` has them all.
 const SHOWN_ERRORS: usize = 5;
@@ -22,6 +23,7 @@ pub(super) fn status(report: &StatusReport, paint: Paint) -> String {
     page.pool(&report.pool);
     page.packages(&report.packages);
     page.sessions(&report.sessions);
+    page.http(&report.http);
     if !report.upstreams.is_empty() {
         page.heading("Servers", &report.upstreams.len().to_string());
         page.servers(&report.upstreams);
@@ -252,6 +254,39 @@ impl Page {
         }
     }
 
+    fn http(&mut self, http: &HttpStatus) {
+        if !http.enabled && http.tokens.is_empty() {
+            return;
+        }
+        let place = match http.urls.as_slice() {
+            [] if http.enabled => self.paint.bad("not listening"),
+            [] => "off".to_owned(),
+            urls => printable(&urls.join(", ")),
+        };
+        self.heading("HTTP", &place);
+        if let Some(error) = &http.error {
+            self.failure(error);
+        }
+        if http.enabled {
+            let refused = http.refused.iter().map(|(why, n)| format!("{n} {}", printable(why)));
+            let refused = refused.collect::<Vec<_>>().join(", ");
+            let refused = if refused.is_empty() { "none".to_owned() } else { refused };
+            let connections = count(http.connections, "connection");
+            let turned_away = match http.turned_away {
+                0 => String::new(),
+                n => format!(" ({n} turned away)"),
+            };
+            let requests = count(http.requests, "request");
+            self.line(&format!("  {connections}{turned_away}, {requests}, refused: {refused}"));
+        }
+        for token in &http.tokens {
+            self.line(&tokens::row(token, self.paint));
+        }
+        if http.enabled && http.tokens.is_empty() {
+            self.line("  nobody has a token; `conductorctl token add NAME` makes one");
+        }
+    }
+
     pub(super) fn heading(&mut self, name: &str, text: &str) {
         let name = self.paint.bold(&format!("{name}:"));
         let gap = if self.text.is_empty() { "" } else { "\n" };
@@ -346,13 +381,14 @@ fn session_row(session: &SessionStatus) -> [String; 9] {
     [
         session.id.to_string(),
         session.kind.clone(),
-        session.client_pid.to_string(),
+        // Over HTTP there is no process to be known.
+        if session.client_pid == 0 { "-".into() } else { session.client_pid.to_string() },
         or_dash(&session.client),
         or_dash(&session.profile),
         session.executions.to_string(),
         session.in_flight.to_string(),
         span(session.age_ms),
-        session.cwd.clone(),
+        session.token.as_ref().map_or_else(|| session.cwd.clone(), |token| format!("token {token}")),
     ]
 }
 

@@ -17,6 +17,9 @@ pub(crate) fn problems(config: &Config, document: &Document<'_>) -> Vec<Problem>
         check.profile(name, profile);
     }
     check.policy(&config.policy, config);
+    for (key, words) in config.http.problems() {
+        check.add(&["http", key], &words);
+    }
     check.problems
 }
 

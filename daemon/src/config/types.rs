@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::{self, DurationOrNever, DurationText};
+use super::http::HttpSection;
 use crate::profile::defaults;
 
 /// The configuration of conductord. Everything is optional: what is absent has its default.
@@ -32,6 +33,7 @@ pub struct Config {
     #[schemars(extend("x-each" = "NAME"))]
     pub profiles: BTreeMap<String, ProfileSection>,
     pub policy: PolicySection,
+    pub http: HttpSection,
 }
 
 /// Workers of all profiles together.

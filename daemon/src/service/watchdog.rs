@@ -77,6 +77,14 @@ async fn prove(shared: &Shared) -> Result<String, Ill> {
     }
 }
 
+/// Whether a line of code runs now, as a call's would.
+///
+/// # Cancel safety
+/// Dropping the future kills the worker.
+pub(crate) async fn code_runs(shared: &Shared) -> bool {
+    matches!(shared.deno.state(), DenoState::Ready(_)) && canary(shared).await.is_ok()
+}
+
 /// The accept loop hangs up on a connection of this very process, so the end of the stream is its answer.
 async fn knock(shared: &Shared) -> std::io::Result<()> {
     let mut stream = UnixStream::connect(&shared.socket).await?;

@@ -5,12 +5,13 @@
 //! [`keep`] watches what the lists are made of, and starts exposed servers of which nothing is known. A stream also says
 //! which resources its client watches; see [`super::watches`].
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use conductor_upstream::ProfileId;
-use rmcp::model::RequestId;
 use rmcp::service::{SubscriptionContext, SubscriptionSink};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -39,7 +40,9 @@ pub(super) enum List {
 pub(super) struct Lists {
     /// A hash of each list as the client has it; `None` if it never asked, or was told that it changed.
     shown: Mutex<[Option<u64>; ALL.len()]>,
-    streams: Mutex<Vec<SubscriptionSink>>,
+    /// By a number of its own: clients that share a token may choose the same request ids.
+    streams: Mutex<BTreeMap<u64, SubscriptionSink>>,
+    next_stream: AtomicU64,
     /// The configuration whose exposed servers have all told their lists, or failed to.
     settled: watch::Sender<Option<ProfileId>>,
 }
@@ -74,9 +77,10 @@ impl Lists {
         let _in_time = tokio::time::timeout(FIRST_LISTS, settled.wait_for(is_this)).await;
     }
 
-    /// Whoever listens for changes has the list as it is now, unless it got another one before.
-    fn listen(&self, sink: &SubscriptionSink, current: impl Fn(List) -> Value) {
-        lock(&self.streams).push(sink.clone());
+    /// Whoever listens for changes has the list as it is now, unless it got another one before. Gives the stream's number.
+    fn listen(&self, sink: &SubscriptionSink, current: impl Fn(List) -> Value) -> u64 {
+        let number = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        lock(&self.streams).insert(number, sink.clone());
         let accepted = sink.accepted();
         let wanted =
             [accepted.tools_list_changed, accepted.prompts_list_changed, accepted.resources_list_changed];
@@ -84,11 +88,12 @@ impl Lists {
             let content = hash(&current(list));
             lock(&self.shown)[list as usize].get_or_insert(content);
         }
+        number
     }
 
     /// The streams that are open.
     pub(super) fn streams(&self) -> Vec<SubscriptionSink> {
-        lock(&self.streams).clone()
+        lock(&self.streams).values().cloned().collect()
     }
 
     async fn tell(&self, session: &Session, list: List) {
@@ -123,8 +128,7 @@ pub(super) async fn stream(
     shared: &Shared,
     context: SubscriptionContext,
 ) {
-    let id: RequestId = context.sink().id().clone();
-    session.lists.listen(context.sink(), |list| server.list(list));
+    let number = session.lists.listen(context.sink(), |list| server.list(list));
     let watched = context.accepted().resource_subscriptions.clone().unwrap_or_default();
     let mut phase = shared.phase();
     let watching = async {
@@ -139,7 +143,7 @@ pub(super) async fn stream(
         () = session.gone.cancelled() => {}
         () = until_draining(&mut phase) => {}
     }
-    lock(&session.lists.streams).retain(|stream| *stream.id() != id);
+    lock(&session.lists.streams).remove(&number);
     watches::end(session, shared, &watched);
 }
 

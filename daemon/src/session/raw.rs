@@ -21,7 +21,7 @@ use super::tools::ToolServer;
 
 /// The session's service as rmcp runs it.
 #[derive(Debug)]
-pub(super) struct RawService(pub(super) ToolServer);
+pub(crate) struct RawService(pub(super) ToolServer);
 
 /// Where the handler of one request puts the members of its result.
 #[derive(Clone, Debug, Default)]

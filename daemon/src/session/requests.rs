@@ -59,11 +59,19 @@ pub(super) struct Link {
     /// What the client asked for with `logging/setLevel`.
     level: Mutex<Option<Severity>>,
     open: Mutex<Vec<Open>>,
-    logs: mpsc::Sender<LoggingMessageNotificationParam>,
+    logs: mpsc::Sender<Log>,
+}
+
+/// A log message, and the way it goes.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// That of one call, or else the session's own.
+    by: Option<Peer<RoleServer>>,
+    message: LoggingMessageNotificationParam,
 }
 
 /// Log messages on their way to the client.
-pub(super) type Logs = mpsc::Receiver<LoggingMessageNotificationParam>;
+pub(super) type Logs = mpsc::Receiver<Log>;
 
 /// A call that a client of the newer protocol waits for: it may be asked by way of it, and told what it logs.
 #[derive(Debug)]
@@ -73,6 +81,8 @@ struct Open {
     server: Option<String>,
     capabilities: ClientCapabilities,
     level: Option<Severity>,
+    /// The way of the request that began it.
+    peer: Peer<RoleServer>,
     questions: mpsc::Sender<Question>,
 }
 
@@ -189,15 +199,24 @@ impl Link {
 
     fn log(&self, server: &str, level: &str, logger: Option<&str>, data: &Value) {
         let Ok(level) = serde_json::from_value::<LoggingLevel>(Value::from(level)) else { return };
-        let severity = Severity::from(level);
-        let asked = lock(&self.open).iter().filter_map(|call| call.level).chain(self.level()).min();
-        if asked.is_none_or(|least| severity < least) {
-            return;
-        }
+        let Some(by) = self.listener(server, Severity::from(level)) else { return };
         let logger = logger.map_or_else(|| server.to_owned(), |logger| format!("{server}/{logger}"));
         let message = LoggingMessageNotificationParam::new(level, data.clone()).with_logger(logger);
         // full: the client reads slowly; closed: it is gone
-        let _queued = self.logs.try_send(message);
+        let _queued = self.logs.try_send(Log { by, message });
+    }
+
+    /// The way of what a server says so loud, if anybody wants to hear it: that of the youngest call that does and uses the
+    /// server, else of the youngest that does at all, else the session's own.
+    fn listener(&self, server: &str, severity: Severity) -> Option<Option<Peer<RoleServer>>> {
+        let wants = |level: Option<Severity>| level.is_some_and(|least| least <= severity);
+        let open = lock(&self.open);
+        let mut by_call = open.iter().rev().filter(|call| wants(call.level));
+        let of_server = by_call.clone().find(|call| call.server.as_deref() == Some(server));
+        match of_server.or_else(|| by_call.next()) {
+            Some(call) => Some(Some(call.peer.clone())),
+            None => wants(self.level()).then_some(None),
+        }
     }
 }
 
@@ -228,6 +247,7 @@ impl super::Session {
             server: server.map(str::to_owned),
             capabilities: context.client_capabilities().unwrap_or_default(),
             level: context.meta.log_level().map(Severity::from),
+            peer: context.peer.clone(),
             questions,
         });
         Some((OpenCall { session: self.clone(), call }, queue))
@@ -247,9 +267,9 @@ pub(super) fn is_newer(context: &RequestContext<RoleServer>) -> bool {
 
 /// Passes log messages on in the order in which they came, for as long as the session lasts.
 pub(super) async fn tell_logs(session: Arc<super::Session>, mut logs: Logs) {
-    while let Some(message) = logs.recv().await {
-        if let Some(peer) = session.link.peer() {
-            // client gone: the session ends
+    while let Some(Log { by, message }) = logs.recv().await {
+        if let Some(peer) = by.as_ref().or_else(|| session.link.peer()) {
+            // client gone: its call ends, or the session
             let _gone = peer.notify_logging_message(message).await;
         }
     }
@@ -358,8 +378,8 @@ mod tests {
         link.log("s", "warning", Some("part"), &json!(1));
         link.log("s", "error", None, &json!(2));
         let told = [logs.recv().await, logs.recv().await].map(|message| message.expect("a message"));
-        assert_eq!(told.each_ref().map(|message| message.logger.as_deref()), [Some("s/part"), Some("s")]);
-        assert_eq!(told.map(|message| message.data), [json!(1), json!(2)]);
+        assert_eq!(told.each_ref().map(|log| log.message.logger.as_deref()), [Some("s/part"), Some("s")]);
+        assert_eq!(told.map(|log| log.message.data), [json!(1), json!(2)]);
         assert!(logs.try_recv().is_err(), "and nothing else");
     }
 }

@@ -21,8 +21,8 @@ use rmcp::model::{
     InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
     ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
     ReadResourceResponse, ReadResourceResult, Reference, ResourceContents, ResourceTemplate,
-    ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
-    Task, TaskPayload, Tool, UnsubscribeRequestParams, UpdateTaskParams,
+    ServerCapabilities, ServerConfig, SetLevelRequestMethod, SetLevelRequestParams, SubscribeRequestParams,
+    SubscriptionFilter, Task, TaskPayload, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext};
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ use super::expose::{self, Catalogue, Named, OWN_TOOLS, Target, page};
 use super::follow::Follower;
 use super::lists::{self, List};
 use super::raw::Raw;
+use super::requests::is_newer;
 use super::rounds::{Answer, Asked, Call, End, Events, Retry, over};
 use super::watches;
 use crate::BUILD;
@@ -262,7 +263,9 @@ impl ToolServer {
 
     /// Learns how the client can be reached.
     pub(super) fn met(&self, context: &RequestContext<RoleServer>) {
-        self.session.link.met(&context.peer);
+        if !self.session.origin.kind.is_of_requests() {
+            self.session.link.met(&context.peer);
+        }
         if let Some(client) = context.client_info() {
             self.session.introduce(format!("{} {}", client.name, client.version));
         }
@@ -328,8 +331,12 @@ impl ServerHandler for ToolServer {
     async fn set_level(
         &self,
         request: SetLevelRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        // Each request says it for itself there.
+        if is_newer(&context) {
+            return Err(ErrorData::method_not_found::<SetLevelRequestMethod>());
+        }
         self.session.link.set_level(request.level.into());
         self.upstreams().set_log_level(&SessionId::new(self.session.id.to_string()), request.level);
         Ok(())

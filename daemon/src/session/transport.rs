@@ -141,7 +141,7 @@ fn answered(message: &TxJsonRpcMessage<RoleServer>) -> Option<&RequestId> {
 }
 
 /// A message, or the JSON-RPC error to answer with.
-fn read_message(body: &[u8]) -> Result<Box<RxJsonRpcMessage<RoleServer>>, Value> {
+pub(crate) fn read_message(body: &[u8]) -> Result<Box<RxJsonRpcMessage<RoleServer>>, Value> {
     let error = |id: &Value, code: i32, message: String| json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } });
     serde_json::from_slice(body).map(Box::new).map_err(|reason| match serde_json::from_slice::<Value>(body) {
         Err(reason) => error(&Value::Null, -32700, format!("the message is not JSON: {reason}")),

@@ -1,4 +1,4 @@
-use conductor_protocol::status::LayerStatus;
+use conductor_protocol::status::{LayerStatus, TokenStatus};
 
 use super::*;
 
@@ -66,7 +66,32 @@ fn busy() -> StatusReport {
                 error: Some("unknown flag `allow-nte`\nhint: allow-net".into()),
                 ..SessionStatus::default()
             },
+            SessionStatus {
+                id: 15,
+                kind: "http".into(),
+                token: Some("laptop".into()),
+                client: Some("agent 2".into()),
+                profile: Some("bob".into()),
+                ..SessionStatus::default()
+            },
         ],
+        http: HttpStatus {
+            enabled: true,
+            urls: vec!["http://127.0.0.1:7780/mcp".into()],
+            connections: 2,
+            turned_away: 1,
+            requests: 40,
+            refused: [("unauthorized".to_owned(), 3)].into(),
+            tokens: vec![TokenStatus {
+                name: "laptop".into(),
+                profile: "bob".into(),
+                sessions: 1,
+                requests: 40,
+                unused_ms: Some(60_000),
+                ..TokenStatus::default()
+            }],
+            ..HttpStatus::default()
+        },
         pool: PoolReport {
             max_workers: 16,
             max_idle: 8,
@@ -154,12 +179,17 @@ Pool: 5 workers (limits: 16 in all, 8 idle)
   87a0fd16c0b6  workspace: /ws
   87a0fd16c0b6  last boot error: no memory
 
-Sessions: 2
+Sessions: 3
   ID  KIND   PID  CLIENT      PROFILE  CALLS  NOW  AGE    DIRECTORY
    3  shim    77  an-ide 1.2  default     12    1  1m 5s  /home/a/project
   14  shim  1078  -           -            0    0  0s     /
+  15  http     -  agent 2     bob          0    0  0s     token laptop
   session 14 is refused: unknown flag `allow-nte`
     hint: allow-net
+
+HTTP: http://127.0.0.1:7780/mcp
+  2 connections (1 turned away), 40 requests, refused: 3 unauthorized
+  laptop  profile bob, 40 requests, 1 session, used 1m ago
 
 Servers: 2
   SERVER  STATE     TOOLS  SESSIONS  NOW  STARTS  READY  PID  BY     TARGET
@@ -215,6 +245,8 @@ fn what_others_wrote_cannot_draw_on_the_terminal() {
     let mut report = busy();
     report.sessions[0].cwd = "/\u{1b}[2J\nevil".into();
     report.sessions[0].client = Some("\u{7}".into());
+    report.http.tokens[0].name = "\u{1b}[2J".into();
+    report.http.urls[0] = "\u{9b}2J".into();
     report.pool.profiles[0].grants = "\r".into();
     report.jail.broken[0] = "\u{1b}[2J".into();
     report.last_errors[6].text = "\u{9b}2J".into();
