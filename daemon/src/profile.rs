@@ -67,6 +67,8 @@ pub struct Profile {
     pub max_compute: Duration,
     pub linger: Duration,
     pub heap_mib: u32,
+    /// Of a worker's whole process.
+    pub max_memory_mib: u32,
     pub max_output_bytes: usize,
     pub max_result_bytes: usize,
     /// Bytes of the value, of stdout and of stderr that an answer holds; the rest is kept in the store.
@@ -201,6 +203,7 @@ pub fn explain(
         max_compute: limits.max_compute,
         linger: limits.linger,
         heap_mib: limits.heap_mib,
+        max_memory_mib: limits.max_memory_mib,
         max_output_bytes: limits.max_output_bytes,
         max_result_bytes: limits.max_result_bytes,
         max_inline_bytes: limits.max_inline_bytes,
@@ -225,6 +228,7 @@ struct Limits {
     max_compute: Duration,
     linger: Duration,
     heap_mib: u32,
+    max_memory_mib: u32,
     max_output_bytes: usize,
     max_result_bytes: usize,
     max_inline_bytes: usize,
@@ -264,6 +268,9 @@ impl Limits {
         let linger = notes.limit("linger", file, "policy.max-linger", policy.max_linger);
         let file = Sources::file(section.heap_mib, defaults::HEAP_MIB);
         let heap_mib = notes.limit("heap-mib", file, "policy.max-heap-mib", policy.max_heap_mib);
+        let file = Sources::file(section.max_memory_mib, WorkerSpec::memory_for_heap(heap_mib));
+        let by = "policy.max-memory-mib";
+        let max_memory_mib = notes.limit("max-memory-mib", file, by, policy.max_memory_mib);
         // As good as none.
         let file = Sources::file(section.max_calls_per_minute, u32::MAX);
         let by = "policy.max-calls-per-minute";
@@ -287,6 +294,7 @@ impl Limits {
             max_compute,
             linger,
             heap_mib,
+            max_memory_mib,
             max_output_bytes: count(
                 "max-output-bytes",
                 section.max_output_bytes,
@@ -395,6 +403,7 @@ impl Profile {
             grants: self.grants.clone(),
             protected: self.protected(dirs),
             heap_mib: self.heap_mib,
+            max_memory_mib: self.max_memory_mib,
             env: self.env.clone(),
             packages,
         }

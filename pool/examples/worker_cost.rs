@@ -53,6 +53,7 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         grants: Grants::default(),
         protected: BTreeSet::new(),
         heap_mib: 256,
+        max_memory_mib: 704,
         env: BTreeMap::new(),
         packages: None,
     });

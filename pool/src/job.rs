@@ -98,6 +98,8 @@ pub enum Verdict {
     Timeout,
     /// [`RunLimits::compute`] is used up.
     ComputeLimit,
+    /// The worker had more memory than [`WorkerSpec::max_memory_mib`](crate::WorkerSpec::max_memory_mib).
+    MemoryLimit,
     Cancelled,
     OutputLimit,
     ResultLimit,

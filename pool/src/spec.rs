@@ -19,10 +19,22 @@ pub struct WorkerSpec {
     pub protected: BTreeSet<PathBuf>,
     /// V8 old-space limit in MiB.
     pub heap_mib: u32,
+    /// Memory of the whole process in MiB, from which a run is ended. See [`WorkerSpec::memory_for_heap`].
+    pub max_memory_mib: u32,
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
     pub env: BTreeMap<String, String>,
     /// Packages the code may import; without them Deno refuses every `npm:` and `jsr:` specifier.
     pub packages: Option<Packages>,
+}
+
+impl WorkerSpec {
+    /// What a worker has beside the heap, in MiB: buffers, WebAssembly, blobs, the heaps of Web Workers, Deno itself.
+    const BESIDE_HEAP_MIB: u32 = 448;
+
+    /// The memory that leaves a heap of `heap_mib` its whole size, and as much beside it as a run may need.
+    pub fn memory_for_heap(heap_mib: u32) -> u32 {
+        heap_mib.saturating_add(Self::BESIDE_HEAP_MIB)
+    }
 }
 
 /// A read-only set of packages that a worker imports from, complete: nothing is ever fetched for it.

@@ -10,6 +10,7 @@
 pub(crate) mod calls;
 mod compute;
 pub(crate) mod frame;
+mod memory;
 pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod progress;
@@ -57,6 +58,8 @@ pub(crate) struct DenoWorker {
     commands: pipe::Sender,
     replies: pipe::Receiver,
     frames: FrameReader,
+    /// Bytes that a run may have in memory.
+    max_memory: u64,
 }
 
 impl DenoWorker {
@@ -81,6 +84,7 @@ impl DenoWorker {
             commands: pipe::Sender::from_owned_fd(commands).map_err(SpawnError::Start)?,
             replies: receiver(replies)?,
             frames: FrameReader::new(MAX_BOOT_FRAME),
+            max_memory: u64::from(spec.max_memory_mib) << 20,
         };
         let (none, nothing) = (BTreeMap::new(), Vec::new());
         let (spellings, preload) = match &spec.packages {
@@ -161,7 +165,7 @@ impl DenoWorker {
             permissions: &serde_json::Value::Null,
         });
         rustix::io::write(&self.commands, &run)?;
-        let Self { exit, process, commands, replies, stdout, stderr, mut frames } = self;
+        let Self { exit, process, commands, replies, stdout, stderr, mut frames, .. } = self;
         // The end of its command stream is what a worker that has finished waits for.
         drop(commands);
         let status = tokio::time::timeout(limit, exit.ended()).await?;

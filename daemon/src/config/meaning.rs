@@ -52,6 +52,10 @@ impl Check<'_, '_> {
         if let Some(lock) = profile.packages_lock.as_deref().filter(|lock| !lock.is_absolute()) {
             self.add(&path("packages-lock"), &format!("`{}` must be an absolute path", lock.display()));
         }
+        let heap = profile.heap_mib.unwrap_or(defaults::HEAP_MIB);
+        if profile.max_memory_mib.is_some_and(|memory| memory < heap) {
+            self.add(&path("max-memory-mib"), &format!("must not be below `heap-mib`, which is {heap}"));
+        }
         let allowed = self.packages(&path("packages"), profile.packages.as_deref());
         for specifier in profile.preload.iter().flatten() {
             if let Some(refusal) = allowed.as_ref().and_then(|allowed| allowed.judge(specifier).err()) {

@@ -209,6 +209,9 @@ pub struct ProfileSection {
     /// Memory of the code's JavaScript objects.
     #[schemars(range(min = 32, max = 16_384), extend("x-unit" = "MiB", "default" = defaults::HEAP_MIB))]
     pub heap_mib: Option<u32>,
+    /// Memory of the whole process: JavaScript objects, buffers, WebAssembly, Web Workers. Not below `heap-mib`.
+    #[schemars(range(min = 64, max = 65_536), extend("x-unit" = "MiB", "x-default" = "448 above `heap-mib`"))]
+    pub max_memory_mib: Option<u32>,
     /// Code that prints more is ended.
     #[schemars(range(min = 1024, max = 268_435_456), extend("x-unit" = "bytes", "default" = defaults::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: Option<usize>,
@@ -310,6 +313,9 @@ pub struct PolicySection {
     /// The largest `heap-mib` of any profile.
     #[schemars(range(min = 32, max = 16_384), extend("x-unit" = "MiB", "x-default" = "no limit"))]
     pub max_heap_mib: Option<u32>,
+    /// The largest `max-memory-mib` of any profile.
+    #[schemars(range(min = 64, max = 65_536), extend("x-unit" = "MiB", "x-default" = "no limit"))]
+    pub max_memory_mib: Option<u32>,
     /// The largest `max-output-bytes` of any profile.
     #[schemars(range(min = 1024, max = 268_435_456), extend("x-unit" = "bytes", "x-default" = "no limit"))]
     pub max_output_bytes: Option<usize>,
@@ -400,6 +406,7 @@ impl Default for PolicySection {
             max_compute: None,
             max_linger: None,
             max_heap_mib: None,
+            max_memory_mib: None,
             max_output_bytes: None,
             max_result_bytes: None,
             max_inline_bytes: None,

@@ -43,6 +43,7 @@ impl Outcome {
             Verdict::NeverSettles => ends::never_settles(),
             Verdict::Timeout => usage.timed_out(),
             Verdict::ComputeLimit => usage.computed_too_long(),
+            Verdict::MemoryLimit => usage.used_too_much_memory(),
             Verdict::Cancelled => ends::cancelled(),
             Verdict::OutputLimit => usage.printed_too_much(),
             Verdict::ResultLimit => usage.returned_too_much(),
@@ -227,6 +228,7 @@ mod tests {
         for (verdict, expected) in [
             (Verdict::Timeout, Some("timeout")),
             (Verdict::ComputeLimit, Some("compute_limit")),
+            (Verdict::MemoryLimit, Some("memory")),
             (Verdict::Cancelled, Some("cancelled")),
             (Verdict::OutputLimit, Some("output_limit")),
             (Verdict::ResultLimit, Some("output_limit")),

@@ -78,7 +78,7 @@ pub enum Net {
 /// Resource limits. Each holds per process; none can be raised again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Private writable memory in bytes (`RLIMIT_DATA`). See [`Limits::data_for_heap`].
+    /// Private writable memory in bytes (`RLIMIT_DATA`). See [`Limits::data_for`].
     pub data: Option<u64>,
     /// Size to which files may grow, in bytes.
     pub file_size: Option<u64>,
@@ -89,8 +89,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What Deno's own data comes to while it boots, without the code range.
-    const BOOT_MIB: u64 = 48;
     /// V8 reserves this much writable memory for the machine code of each isolate, however little it uses, and
     /// `RLIMIT_DATA` counts reservations. Without its compiler it reserves none.
     const CODE_RANGE_MIB: u64 = 512;
@@ -98,15 +96,13 @@ impl Limits {
     const ISOLATE_MIB: u64 = 14;
     /// Isolates that code may add with `new Worker`. No more, since what they do not reserve, buffers can fill.
     const WORKERS: u64 = 4;
-    /// Buffers, WebAssembly, blobs: memory of the code outside the heap.
-    const OFF_HEAP_MIB: u64 = 384;
 
-    /// The value for `data` that leaves a V8 heap of `heap_mib` MiB its whole size, and beside it four Web Workers and as
-    /// much as a run may need. `compiles`: V8 has its compiler.
-    pub fn data_for_heap(heap_mib: u32, compiles: bool) -> u64 {
+    /// The value for `data` that lets a worker use `memory_mib` MiB, beside what its isolates, four Web Workers' among them,
+    /// reserve and do not use. `compiles`: V8 has its compiler.
+    pub fn data_for(memory_mib: u32, compiles: bool) -> u64 {
         let code = if compiles { Self::CODE_RANGE_MIB } else { 0 };
         let isolates = code + Self::WORKERS * (code + Self::ISOLATE_MIB);
-        (Self::BOOT_MIB + isolates + u64::from(heap_mib) + Self::OFF_HEAP_MIB) << 20
+        (isolates + u64::from(memory_mib)) << 20
     }
 }
 
@@ -208,7 +204,7 @@ pub enum JailError {
 }
 
 impl Jail {
-    /// A jail that grants nothing but to become `program`, with room for a V8 heap of 256 MiB.
+    /// A jail that grants nothing but to become `program`, with room for 704 MiB of memory.
     pub fn new(program: PathBuf) -> Self {
         Self {
             program,
@@ -220,7 +216,7 @@ impl Jail {
             run: false,
             ffi: false,
             limits: Limits {
-                data: Some(Limits::data_for_heap(256, true)),
+                data: Some(Limits::data_for(704, true)),
                 file_size: Some(0),
                 descriptors: 128,
                 cpu_seconds: None,

@@ -77,7 +77,7 @@ fn limits(spec: &WorkerSpec, fills_deno_dir: bool, compiles: bool) -> Limits {
     let connected = grants.net != Grant::None || grants.is_unsandboxed();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Limits {
-        data: Some(Limits::data_for_heap(spec.heap_mib, compiles)),
+        data: Some(Limits::data_for(spec.max_memory_mib, compiles)),
         file_size,
         descriptors: if connected { MAX_DESCRIPTORS_CONNECTED } else { MAX_DESCRIPTORS },
         cpu_seconds: Some(CPU_SECONDS * cores as u64),

@@ -204,6 +204,7 @@ pub(super) fn plain_spec(deno: &Path, empty: &Path) -> WorkerSpec {
         grants: Default::default(),
         protected: Default::default(),
         heap_mib: 256,
+        max_memory_mib: 704,
         env: Default::default(),
         packages: None,
     }

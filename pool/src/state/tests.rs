@@ -22,6 +22,7 @@ pub(super) fn spec(number: usize) -> Arc<WorkerSpec> {
         workspace: PathBuf::from(number.to_string()),
         grants: Grants::default(),
         heap_mib: 64,
+        max_memory_mib: 512,
         env: Default::default(),
         packages: None,
         protected: Default::default(),

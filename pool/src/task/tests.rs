@@ -69,6 +69,7 @@ fn spec(name: &str) -> Arc<WorkerSpec> {
         workspace: PathBuf::from(name),
         grants: Grants::default(),
         heap_mib: 64,
+        max_memory_mib: 512,
         env: Default::default(),
         packages: None,
         protected: Default::default(),

@@ -91,6 +91,13 @@ impl Process {
             .map_or(Duration::ZERO, Duration::from)
     }
 
+    /// Bytes that it has in memory now, shared ones included; zero where the kernel does not tell.
+    pub(crate) fn memory(&self) -> u64 {
+        // While this lives, the number is nobody else's.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_pid()));
+        status.ok().and_then(|status| resident(&status)).unwrap_or(0)
+    }
+
     /// Ends the process and everything in its group.
     pub(crate) fn kill(&self) {
         // Both fail only if there is nothing left to kill.
@@ -158,6 +165,12 @@ fn start_ticks(pid: Pid) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// `VmRSS` of a `/proc/PID/status`, in bytes. A name, which stands first, cannot hold a line's end.
+fn resident(status: &str) -> Option<u64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().ok()? << 10)
+}
+
 /// A killed process on its way out.
 struct Dying {
     pid: Pid,
@@ -223,4 +236,18 @@ fn reaper() -> Option<&'static Sender<Dying>> {
         Some(sender)
     };
     REAPER.get_or_init(start).as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_by_its_name() {
+        let status = "Name:\tVmRSS: 1 kB\nVmHWM:\t   90000 kB\nVmRSS:\t   30720 kB\nRssAnon:\t    8192 kB\n";
+        assert_eq!(resident(status), Some(30 << 20));
+        for none in ["", "Name:\tx\nState:\tZ (zombie)\n", "VmRSS:\t many kB\n"] {
+            assert_eq!(resident(none), None, "{none:?}");
+        }
+    }
 }

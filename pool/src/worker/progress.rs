@@ -20,12 +20,20 @@ pub(crate) enum End {
     /// `linger` or the wall limit is over.
     Deadline,
     ComputeLimit,
+    MemoryLimit,
     Cancelled,
     OutputLimit,
     ResultLimit,
     Broken(FrameError),
     ChannelClosed,
     Flooded,
+}
+
+impl End {
+    /// The daemon ended the run for a reason that stands, whatever else the worker had done by then.
+    pub(crate) fn is_by_limit(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Deadline | Self::ComputeLimit | Self::MemoryLimit)
+    }
 }
 
 /// The claims a worker has made about its run.
@@ -71,6 +79,7 @@ impl Progress {
             End::Drained => self.settled_or(|| Verdict::NeverSettles),
             End::Deadline => self.still_open_or(|| Verdict::Timeout),
             End::ComputeLimit => self.still_open_or(|| Verdict::ComputeLimit),
+            End::MemoryLimit => self.still_open_or(|| Verdict::MemoryLimit),
             End::Exited { status, out_of_memory } => self.exited(status, out_of_memory),
             // Once the value is known, no bytes can take it back.
             End::ResultLimit => self.settled_or(|| Verdict::ResultLimit),

@@ -11,6 +11,7 @@ use super::DenoWorker;
 use super::calls::{Calls, MAX_PARAMS_BYTES};
 use super::compute::Compute;
 use super::frame::{self, Command, FrameError, Reply};
+use super::memory::Memory;
 use super::output::{CHUNK, Output, read_now};
 use super::process::Status;
 use super::progress::{End, Progress};
@@ -60,6 +61,7 @@ struct Run {
     linger: Duration,
     started: Instant,
     compute: Compute,
+    memory: Memory,
     deadline: Instant,
 }
 
@@ -74,8 +76,8 @@ struct Open {
 enum Turn {
     Cancelled,
     OutOfTime,
-    /// The compute limit may be reached.
-    Compute,
+    /// The limit on compute or on memory may be reached.
+    Look,
     /// The reply pipe has bytes, or has ended; false when it cannot be watched.
     Replies(bool),
     Send,
@@ -104,6 +106,7 @@ impl Run {
         worker.frames.set_limits(MAX_PARAMS_BYTES + ENVELOPE, result);
         let started = Instant::now();
         let compute = Compute::new(limits.compute, worker.process.cpu_time());
+        let memory = Memory::new(worker.max_memory);
         Self {
             worker,
             command,
@@ -117,6 +120,7 @@ impl Run {
             linger: limits.linger,
             started,
             compute,
+            memory,
             deadline: started + limits.wall,
         }
     }
@@ -136,6 +140,7 @@ impl Run {
         let DenoWorker { exit, stdout, stderr, commands, replies, .. } = &self.worker;
         let sending = self.sent < self.command.len();
         let may_read = self.unforwarded.is_none();
+        let look_at = self.compute.check_at().min(self.memory.check_at());
         // Cancel-safe, every arm: each waits for a condition, or takes an answer only if it is chosen.
         // Biased: what ends a run is never kept waiting by what the worker writes; results come before output, since
         // all output printed before a result is collected when the run ends.
@@ -144,7 +149,7 @@ impl Run {
             () = cancel.cancelled() => Turn::Cancelled,
             () = sleep_until(self.deadline) => Turn::OutOfTime,
             ready = replies.readable(), if self.open.replies => Turn::Replies(ready.is_ok()),
-            () = sleep_until(self.compute.check_at()) => Turn::Compute,
+            () = sleep_until(look_at) => Turn::Look,
             _ = commands.writable(), if sending => Turn::Send,
             status = exit.ended() => Turn::Exited(status),
             () = has_room(self.events.as_ref()), if !may_read => Turn::Forward,
@@ -158,7 +163,7 @@ impl Run {
         match turn {
             Turn::Cancelled => return Some(End::Cancelled),
             Turn::OutOfTime => return Some(self.out_of_time()),
-            Turn::Compute => return self.check_compute(),
+            Turn::Look => return self.look(),
             Turn::Exited(status) => return Some(self.on_exit(status)),
             Turn::Replies(readable) => return self.on_replies(readable),
             Turn::Output(stream) => return self.on_output(stream),
@@ -251,9 +256,14 @@ impl Run {
         if self.open.replies { End::Deadline } else { End::ChannelClosed }
     }
 
-    fn check_compute(&mut self) -> Option<End> {
-        let cpu = self.worker.process.cpu_time();
-        self.compute.is_used_up(cpu).then_some(End::ComputeLimit)
+    /// Checks what is due to be checked.
+    fn look(&mut self) -> Option<End> {
+        let (process, now) = (&self.worker.process, Instant::now());
+        if self.memory.check_at() <= now && self.memory.is_used_up(process.memory()) {
+            return Some(End::MemoryLimit);
+        }
+        let used_up = self.compute.check_at() <= now && self.compute.is_used_up(process.cpu_time());
+        used_up.then_some(End::ComputeLimit)
     }
 
     /// The process has ended: what it wrote before counts. One that exits in the middle of a frame has not said what it
@@ -276,8 +286,7 @@ impl Run {
         let cpu = self.compute.used(self.worker.process.cpu_time());
         let waiting = self.calls.waiting();
         self.worker.process.kill();
-        if !self.take_remaining_output() && !matches!(end, End::Cancelled | End::Deadline | End::ComputeLimit)
-        {
+        if !self.take_remaining_output() && !end.is_by_limit() {
             end = End::OutputLimit;
         }
         if let End::Exited { status, out_of_memory } = &mut end {

@@ -50,7 +50,7 @@ async fn busy_code_is_charged_for_cpu_and_waiting_code_is_not() {
 
 /// Memory for the isolates of a few Web Workers, each of which reserves some of its own.
 fn for_threads(bench: &Bench) -> conductor_pool::WorkerSpec {
-    conductor_pool::WorkerSpec { heap_mib: 2048, ..bench.spec() }
+    conductor_pool::WorkerSpec { heap_mib: 2048, max_memory_mib: 2496, ..bench.spec() }
 }
 
 /// Burns CPU in `threads` threads at once, this one among them.
@@ -172,6 +172,58 @@ async fn death_by_memory_is_told_from_other_deaths() {
         report.verdict
     );
     assert_eq!(report.stdout, b"last words\n");
+}
+
+/// What a process has in memory while it runs, at its highest.
+fn watch(pid: i32) -> std::thread::JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let mut peak = 0;
+        while let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) {
+            let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) else { break };
+            peak = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024;
+            std::thread::yield_now();
+        }
+        peak
+    })
+}
+
+#[tokio::test]
+async fn memory_outside_the_heap_ends_at_its_limit() {
+    let bench = Bench::new();
+    let spec = conductor_pool::WorkerSpec { heap_mib: 64, max_memory_mib: 400, ..bench.spec() };
+    let fill =
+        "const fill = (bytes) => { for (let n = 0; n < bytes.length; n += 4096) bytes[n] = 1; return bytes };
+                console.log('partial'); const all = [];";
+    for code in [
+        "for (;;) all.push(fill(new Uint8Array(1 << 24)));",
+        "for (;;) all.push(fill(new Uint8Array(new SharedArrayBuffer(1 << 24))));",
+        "for (;;) all.push(fill(new Uint8Array(new WebAssembly.Memory({ initial: 256 }).buffer)));",
+        "const part = fill(new Uint8Array(1 << 24)); for (;;) all.push(new Blob([part]));",
+        "const part = fill(new Uint8Array(1 << 24)); for (;;) all.push(structuredClone(part));",
+        "const code = `const all = []; for (;;) all.push(new Uint8Array(1 << 24).fill(1));`;
+         const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+         new Worker(url, { type: 'module' }); new Worker(url, { type: 'module' });
+         await new Promise((f) => setTimeout(f, 1e6));",
+    ] {
+        let worker = bench.boot(&spec).await.unwrap();
+        let peak = watch(worker.identity().pid);
+        let (report, reaped) =
+            worker.run(job(&format!("{fill}\n{code}")), None, CancellationToken::new()).await;
+        reaped.await;
+        assert!(matches!(report.verdict, Verdict::MemoryLimit), "{code}: {:?}", report.verdict);
+        assert_eq!(report.stdout, b"partial\n", "{code}");
+        let peak = peak.join().unwrap();
+        // Far beyond what a look comes late, on a machine that is busy with other things too.
+        assert!(peak < 1000, "{code}: {peak} MiB");
+    }
+}
+
+#[tokio::test]
+async fn memory_up_to_its_limit_is_fine() {
+    let bench = Bench::new();
+    let code = "const all = []; for (let n = 0; n < 32; n++) all.push(new Uint8Array(1 << 24).fill(1));
+                await new Promise((f) => setTimeout(f, 300)); return all.length;";
+    assert_eq!(bench.json(code).await, 32);
 }
 
 #[tokio::test]

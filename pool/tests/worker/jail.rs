@@ -235,7 +235,8 @@ async fn four_web_workers_fit_beside_the_code_and_many_do_not() {
         )
     };
     for heap_mib in [256, 64] {
-        let spec = WorkerSpec { heap_mib, ..bench.spec() };
+        let max_memory_mib = WorkerSpec::memory_for_heap(heap_mib);
+        let spec = WorkerSpec { heap_mib, max_memory_mib, ..bench.spec() };
         let mut job = job(&code(4));
         job.limits.linger = std::time::Duration::from_millis(50);
         assert_eq!(json_of(bench.run_job(&spec, job).await), json!(true), "{heap_mib} MiB");

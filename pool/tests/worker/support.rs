@@ -43,6 +43,7 @@ impl Bench {
             grants: Grants::default(),
             protected: BTreeSet::new(),
             heap_mib: 256,
+            max_memory_mib: 704,
             env: BTreeMap::new(),
             packages: None,
         }

@@ -52,10 +52,19 @@ impl Usage<'_> {
     }
 
     pub(crate) fn out_of_memory(self) -> ErrorReport {
-        let message =
-            format!("the code needed more than {} MiB of memory (`heap-mib`)", self.profile.heap_mib);
-        ErrorReport::new(ErrorType::Memory, message).hint("work on smaller pieces, or stream the data")
+        needs_less(format!("the code needed more than {} MiB of memory (`heap-mib`)", self.profile.heap_mib))
     }
+
+    pub(crate) fn used_too_much_memory(self) -> ErrorReport {
+        needs_less(format!(
+            "the code, its buffers and Web Workers used more than {} MiB of memory (`max-memory-mib`)",
+            self.profile.max_memory_mib
+        ))
+    }
+}
+
+fn needs_less(message: String) -> ErrorReport {
+    ErrorReport::new(ErrorType::Memory, message).hint("work on smaller pieces, or stream the data")
 }
 
 pub(crate) fn never_settles() -> ErrorReport {

@@ -12,6 +12,7 @@ fn spec(grants: Grants) -> WorkerSpec {
         grants,
         protected: BTreeSet::new(),
         heap_mib: 64,
+        max_memory_mib: 512,
         env: BTreeMap::new(),
         packages: None,
     }
