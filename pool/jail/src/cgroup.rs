@@ -3,35 +3,51 @@
 //! A worker that may start programs (`run`) can start one that leaves its session, its group and its parent. Its control
 //! group it cannot leave: [`Leaf::kill`] reaches everything in it at once, and its limits hold for all together, where
 //! resource limits hold for each. This needs a part of the cgroup v2 tree that is ours: systemd delegates one to a service
-//! with `Delegate=yes`; in a plain session or container there usually is none, and then [`Delegation::of_this_process`] says so.
+//! with `Delegate=yes`; in a plain session there usually is none, and then [`Delegation::of_this_process`] says so.
 //!
 //! ```text
-//! <ours>/              no process of its own, as the kernel wants it for a group that shares out controllers
-//! <ours>/daemon/       the daemon itself, moved here by Delegation::settle
-//! <ours>/<leaf>/       one worker and all it starts
+//! <ours>/                             no process of its own, as the kernel wants it for a group that shares out controllers
+//! <ours>/conductor-<pid>-<n>/         a Branch: one daemon and all its workers
+//! <ours>/conductor-<pid>-<n>/daemon/  the daemon itself, and the programs it starts beside workers
+//! <ours>/conductor-<pid>-<n>/worker-<n>/   a Leaf: one worker and all it starts
 //! ```
 //!
-//! Nothing here waits: files of cgroupfs answer at once. A leaf is removed by its owner once it is empty; one that is left
-//! behind by a daemon that was killed goes with [`Delegation::sweep`].
+//! Files of cgroupfs answer at once, but for [`Leaf::add`], which waits until all CPUs have taken notice: some 15 ms. A leaf
+//! is removed by its owner once it is empty; those of a daemon that was killed go when the next one settles.
+
+mod own;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const DAEMON: &str = "daemon";
+const BRANCH_PREFIX: &str = "conductor-";
 const LEAF_PREFIX: &str = "worker-";
+
+/// Those that limit a leaf.
+const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+
+const PROCESSES: &str = "cgroup.procs";
+const SHARED_OUT: &str = "cgroup.subtree_control";
+const KILL: &str = "cgroup.kill";
+
+/// How often a branch is made again that another daemon took for one whose owner is gone, before its own had moved in.
+const ATTEMPTS: usize = 8;
 
 /// Why a control group cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     #[error("this system has no cgroup v2 tree")]
     NoTree,
-    #[error(
-        "the cgroup {} is not ours to divide\nhint: run the daemon as a systemd service with Delegate=yes",
-        path.display()
-    )]
+    #[error("the cgroup {} is shared with other programs", path.display())]
+    Shared { path: PathBuf },
+    #[error("the cgroup {} is not ours to divide", path.display())]
     NotDelegated { path: PathBuf, source: io::Error },
+    #[error("this kernel cannot kill a cgroup at once (Linux 5.14)")]
+    NoKill,
     #[error("cannot {what} the cgroup {}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
@@ -40,12 +56,21 @@ pub enum CgroupError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delegation {
     path: PathBuf,
-    /// Controllers that its children can have: `memory`, `pids`, …
-    controllers: BTreeSet<String>,
 }
 
-/// Limits of a leaf, over all its processes. Those whose controller was not delegated are not set; see
-/// [`Leaf::is_limited`].
+/// The part of one daemon. Dropping it moves the daemon back and removes what is empty.
+#[derive(Debug)]
+pub struct Branch {
+    path: PathBuf,
+    /// Where the daemon came from.
+    home: PathBuf,
+    daemon: u32,
+    /// Those of [`CONTROLLERS`] that leaves have.
+    controllers: BTreeSet<&'static str>,
+    next: AtomicU64,
+}
+
+/// Limits of a leaf, over all its processes. Those whose controller was not delegated are not set; see [`Branch::lacks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeafLimits {
     /// Bytes, swap excluded: none may be used. When they are not enough the whole leaf is killed, never a part of it.
@@ -58,7 +83,7 @@ pub struct LeafLimits {
 #[derive(Debug)]
 pub struct Leaf {
     path: PathBuf,
-    limited: bool,
+    limits_memory: bool,
 }
 
 /// What the kernel has counted in a leaf.
@@ -75,80 +100,114 @@ pub struct Events {
 impl Delegation {
     /// The control group of this process, if a child can be made in it.
     ///
+    /// A group that holds other programs, too, is theirs as much as ours, and is left alone. Only at the top of the tree
+    /// (root in a container or on a machine without a service manager) nobody else divides it.
+    ///
     /// # Errors
-    /// [`CgroupError::NoTree`], [`CgroupError::NotDelegated`].
+    /// [`CgroupError::NoTree`], [`CgroupError::Shared`], and those of [`Delegation::at`].
     pub fn of_this_process() -> Result<Self, CgroupError> {
-        let read = |path| fs::read_to_string(path).map_err(|_| CgroupError::NoTree);
-        let (mounts, membership) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-        let path = own_path(&mounts, &membership).ok_or(CgroupError::NoTree)?;
-        // The daemon may already have settled in a leaf of it.
-        match path.file_name().is_some_and(|name| name == DAEMON).then(|| path.parent()).flatten() {
-            Some(parent) => Self::at(parent.to_owned()),
-            None => Self::at(path),
+        let own = own::group().ok_or(CgroupError::NoTree)?;
+        let own::Own { mut path, top } = own;
+        // Started by a daemon that has settled: its neighbour.
+        let is_branch = |path: &Path| file_name(path).is_some_and(|name| name.starts_with(BRANCH_PREFIX));
+        if path.ends_with(DAEMON)
+            && let Some(branch) = path.parent().filter(|parent| is_branch(parent))
+        {
+            path = branch.parent().unwrap_or(branch).to_owned();
         }
+        if path != top && !is_alone_in(&path) {
+            return Err(CgroupError::Shared { path });
+        }
+        Self::at(path)
     }
 
     /// The control group at `path`, if a child can be made in it.
     ///
     /// # Errors
-    /// [`CgroupError::NotDelegated`].
+    /// [`CgroupError::NotDelegated`], [`CgroupError::NoKill`].
     pub fn at(path: PathBuf) -> Result<Self, CgroupError> {
-        let attempt = || {
-            let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
-            let trial = path.join(format!("{LEAF_PREFIX}trial-{}", std::process::id()));
-            fs::create_dir(&trial)?;
+        static TRIALS: AtomicU64 = AtomicU64::new(0);
+        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
+        let trial = path.join(format!("{BRANCH_PREFIX}trial-{}-{number}", std::process::id()));
+        let attempt = fs::create_dir(&trial).and_then(|()| {
+            let kills = trial.join(KILL).exists();
             fs::remove_dir(&trial)?;
-            Ok(controllers.split_whitespace().map(str::to_owned).collect())
-        };
-        match attempt() {
-            Ok(controllers) => Ok(Self { path, controllers }),
+            Ok(kills)
+        });
+        match attempt {
+            Ok(true) => Ok(Self { path }),
+            Ok(false) => Err(CgroupError::NoKill),
             Err(source) => Err(CgroupError::NotDelegated { path, source }),
         }
     }
 
-    pub fn has(&self, controller: &str) -> bool {
-        self.controllers.contains(controller)
-    }
-
-    /// Moves the process `daemon` into a leaf of its own and shares out the controllers for limits. Once, before the first
-    /// worker's leaf.
-    ///
-    /// # Errors
-    /// [`CgroupError::Io`], also when another process stays in the group: the kernel then refuses to share controllers out.
-    pub fn settle(&self, daemon: u32) -> Result<(), CgroupError> {
-        let leaf = self.path.join(DAEMON);
-        match fs::create_dir(&leaf) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(CgroupError::Io { what: "make", path: leaf, source: error });
-            }
-            _ => {}
-        }
-        write(&leaf, "cgroup.procs", &daemon.to_string(), "move the daemon into")?;
-        for controller in ["memory", "pids"].into_iter().filter(|controller| self.has(controller)) {
-            write(
-                &self.path,
-                "cgroup.subtree_control",
-                &format!("+{controller}"),
-                "share out controllers of",
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Makes the leaf `worker-<name>`. A limit that is asked for and cannot be set is an error only if its controller was
-    /// delegated.
+    /// Makes a branch, moves the process `daemon` into it, and shares out the controllers for limits as far as the tree
+    /// above and the other processes here let it. Once, before the daemon starts anything. Removes what daemons that are
+    /// gone have left.
     ///
     /// # Errors
     /// [`CgroupError::Io`].
-    pub fn leaf(&self, name: &str, limits: LeafLimits) -> Result<Leaf, CgroupError> {
-        let path = self.path.join(format!("{LEAF_PREFIX}{name}"));
-        fs::create_dir(&path).map_err(|source| CgroupError::Io {
-            what: "make",
-            path: path.clone(),
-            source,
-        })?;
-        let mut leaf = Leaf { path, limited: true };
-        match self.limit(&mut leaf, limits) {
+    pub fn settle(&self, daemon: u32) -> Result<Branch, CgroupError> {
+        self.sweep()?;
+        let path = self.move_in(daemon)?;
+        let controllers = CONTROLLERS
+            .into_iter()
+            // The daemon is in a leaf now, so that both groups may share out. Whoever else is in ours keeps it from that.
+            .filter(|name| [&self.path, &path].into_iter().all(|group| share_out(group, name)))
+            .collect();
+        Ok(Branch { path, home: self.path.clone(), daemon, controllers, next: AtomicU64::new(0) })
+    }
+
+    fn move_in(&self, daemon: u32) -> Result<PathBuf, CgroupError> {
+        let mut last = None;
+        for number in 0..ATTEMPTS {
+            let path = self.path.join(format!("{BRANCH_PREFIX}{daemon}-{number}"));
+            let leaf = path.join(DAEMON);
+            match make(&path).and_then(|()| make(&leaf)).and_then(|()| move_into(&leaf, daemon)) {
+                Ok(()) => return Ok(path),
+                Err(error) => last = Some(error),
+            }
+            // Whatever of it was made.
+            fs::remove_dir(&leaf).ok();
+            fs::remove_dir(&path).ok();
+        }
+        Err(last.expect("there was an attempt"))
+    }
+
+    /// Kills and removes the leaves of daemons that are gone; tells how many remain because they are not empty yet.
+    /// Other programs that such a daemon had started are not touched: they keep the branch until they end.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when the group cannot be listed.
+    pub fn sweep(&self) -> Result<usize, CgroupError> {
+        let mut remaining = 0;
+        for branch in children(&self.path, BRANCH_PREFIX)?.into_iter().filter(|branch| is_abandoned(branch)) {
+            // It may go while it is looked at: another daemon sweeps, too.
+            for path in children(&branch, LEAF_PREFIX).unwrap_or_default() {
+                let leaf = Leaf { path, limits_memory: false };
+                // What cannot be killed or removed now can be the next time.
+                let gone = leaf.kill().and_then(|()| leaf.remove());
+                remaining += usize::from(gone.is_err());
+            }
+            fs::remove_dir(branch.join(DAEMON)).ok();
+            fs::remove_dir(&branch).ok();
+        }
+        Ok(remaining)
+    }
+}
+
+impl Branch {
+    /// Makes a leaf. What is asked for and not [lacking](Self::lacks) is set.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`].
+    pub fn leaf(&self, limits: LeafLimits) -> Result<Leaf, CgroupError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("{LEAF_PREFIX}{number}"));
+        make(&path)?;
+        let limits_memory = self.has("memory") && limits.memory.is_some();
+        let leaf = Leaf { path, limits_memory };
+        match self.limit(&leaf, limits) {
             Ok(()) => Ok(leaf),
             Err(error) => {
                 // Nothing is in it yet, so only a second error could keep it, and the first one says more.
@@ -158,70 +217,67 @@ impl Delegation {
         }
     }
 
-    fn limit(&self, leaf: &mut Leaf, limits: LeafLimits) -> Result<(), CgroupError> {
-        let mut settings = Vec::new();
-        if let Some(bytes) = limits.memory {
-            settings.push(("memory", "memory.max", bytes.to_string()));
-            settings.push(("memory", "memory.oom.group", "1".to_owned()));
+    /// The limits that leaves cannot have: the controllers that were not delegated.
+    pub fn lacks(&self) -> impl Iterator<Item = &'static str> {
+        CONTROLLERS.into_iter().filter(|name| !self.has(name))
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.contains(controller)
+    }
+
+    fn limit(&self, leaf: &Leaf, limits: LeafLimits) -> Result<(), CgroupError> {
+        if let (true, Some(bytes)) = (self.has("memory"), limits.memory) {
+            write(&leaf.path, "memory.max", &bytes.to_string(), "limit")?;
+            write(&leaf.path, "memory.oom.group", "1", "limit")?;
             // Absent where the kernel has no swap to account for.
             if leaf.path.join("memory.swap.max").exists() {
-                settings.push(("memory", "memory.swap.max", "0".to_owned()));
+                write(&leaf.path, "memory.swap.max", "0", "limit")?;
             }
         }
-        if let Some(tasks) = limits.tasks {
-            settings.push(("pids", "pids.max", tasks.to_string()));
-        }
-        for (controller, file, value) in settings {
-            if self.has(controller) {
-                write(&leaf.path, file, &value, "limit")?;
-            } else {
-                leaf.limited = false;
-            }
+        if let (true, Some(tasks)) = (self.has("pids"), limits.tasks) {
+            write(&leaf.path, "pids.max", &tasks.to_string(), "limit")?;
         }
         Ok(())
     }
+}
 
-    /// Kills and removes the leaves of a daemon that is gone; tells how many remain because they are not empty yet.
-    ///
-    /// # Errors
-    /// [`CgroupError::Io`] when the group cannot be listed.
-    pub fn sweep(&self) -> Result<usize, CgroupError> {
-        let entries = fs::read_dir(&self.path).map_err(|source| CgroupError::Io {
-            what: "list",
-            path: self.path.clone(),
-            source,
-        })?;
-        let mut remaining = 0;
-        for entry in entries.flatten().filter(|entry| is_leaf(&entry.path())) {
-            let leaf = Leaf { path: entry.path(), limited: true };
-            // What cannot be killed or removed now can be the next time.
-            let gone = leaf.kill().and_then(|()| leaf.remove());
-            remaining += usize::from(gone.is_err());
+impl Drop for Branch {
+    fn drop(&mut self) {
+        // What cannot be removed (systemd's group shares out controllers now, and takes no process back) is removed by
+        // the service manager, or when the next daemon settles.
+        for path in children(&self.path, LEAF_PREFIX).unwrap_or_default() {
+            fs::remove_dir(path).ok();
         }
-        Ok(remaining)
+        let daemon = self.path.join(DAEMON);
+        if move_into(&self.home, self.daemon).is_ok() {
+            fs::remove_dir(daemon).ok();
+            fs::remove_dir(&self.path).ok();
+        }
     }
 }
 
 impl Leaf {
-    /// Whether every limit that was asked for is set.
-    pub fn is_limited(&self) -> bool {
-        self.limited
+    /// Whether the kernel keeps its memory within a limit.
+    pub fn limits_memory(&self) -> bool {
+        self.limits_memory
     }
 
     /// Moves a process here, with all its threads; what it starts from then on is here, too. Before it runs foreign code.
+    /// Takes some milliseconds without using the CPU.
     ///
     /// # Errors
     /// [`CgroupError::Io`].
     pub fn add(&self, process: u32) -> Result<(), CgroupError> {
-        write(&self.path, "cgroup.procs", &process.to_string(), "add a process to")
+        move_into(&self.path, process)
     }
 
-    /// Kills every process in it, however many there are and whatever they do meanwhile (Linux 5.14).
+    /// Kills every process in it, however many there are and whatever they do meanwhile.
     ///
     /// # Errors
     /// [`CgroupError::Io`].
     pub fn kill(&self) -> Result<(), CgroupError> {
-        write(&self.path, "cgroup.kill", "1", "kill")
+        write(&self.path, KILL, "1", "kill")
     }
 
     /// # Errors
@@ -230,9 +286,7 @@ impl Leaf {
         let read = |file: &str| match fs::read_to_string(self.path.join(file)) {
             // The controller is not here, so it has counted nothing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            result => {
-                result.map_err(|source| CgroupError::Io { what: "read", path: self.path.clone(), source })
-            }
+            result => result.map_err(|source| failed("read", &self.path, source)),
         };
         Ok(Events {
             populated: field(&read("cgroup.events")?, "populated") == 1,
@@ -248,39 +302,61 @@ impl Leaf {
     pub fn remove(&self) -> Result<(), CgroupError> {
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => {
-                result.map_err(|source| CgroupError::Io { what: "remove", path: self.path.clone(), source })
-            }
+            result => result.map_err(|source| failed("remove", &self.path, source)),
         }
     }
 }
 
+fn failed(what: &'static str, path: &Path, source: io::Error) -> CgroupError {
+    CgroupError::Io { what, path: path.to_owned(), source }
+}
+
+fn make(path: &Path) -> Result<(), CgroupError> {
+    fs::create_dir(path).map_err(|source| failed("make", path, source))
+}
+
+/// In one write, as the kernel wants it, and to a file that is there: in a tree that goes away meanwhile none is made.
 fn write(path: &Path, file: &str, value: &str, what: &'static str) -> Result<(), CgroupError> {
-    fs::write(path.join(file), value).map_err(|source| CgroupError::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    })
+    let opened = fs::OpenOptions::new().write(true).open(path.join(file));
+    let written = opened.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    written.map_err(|source| failed(what, path, source))
 }
 
-fn is_leaf(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(LEAF_PREFIX))
+fn move_into(group: &Path, process: u32) -> Result<(), CgroupError> {
+    write(group, PROCESSES, &process.to_string(), "move a process into")
 }
 
-/// Where the cgroup v2 group named in `/proc/self/cgroup` is, by `/proc/self/mountinfo`.
-fn own_path(mounts: &str, membership: &str) -> Option<PathBuf> {
-    let group = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        if kind.split(' ').next() != Some("cgroup2") {
-            return None;
-        }
-        // In a container only a part of the tree is mounted, and the group may lie outside it.
-        let below = Path::new(group).strip_prefix(root).ok()?;
-        Some(if below.as_os_str().is_empty() { point.into() } else { Path::new(point).join(below) })
-    })
+/// Gives the children of `group` a controller; false if it has none to give.
+fn share_out(group: &Path, controller: &str) -> bool {
+    write(group, SHARED_OUT, &format!("+{controller}"), "share out controllers of").is_ok()
+}
+
+/// The groups in `group` whose names begin with `prefix`.
+fn children(group: &Path, prefix: &str) -> Result<Vec<PathBuf>, CgroupError> {
+    let entries = fs::read_dir(group).map_err(|source| failed("list", group, source))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.filter(|path| file_name(path).is_some_and(|name| name.starts_with(prefix))).collect())
+}
+
+fn file_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+/// Whether the daemon of a branch, which its name tells, is not in it any more.
+fn is_abandoned(branch: &Path) -> bool {
+    let name = file_name(branch).and_then(|name| name.strip_prefix(BRANCH_PREFIX)?.split('-').next());
+    let daemon = name.and_then(|pid| pid.parse().ok());
+    !processes(&branch.join(DAEMON)).any(|process| Some(process) == daemon)
+}
+
+fn is_alone_in(group: &Path) -> bool {
+    processes(group).all(|process| process == std::process::id())
+}
+
+/// The processes of a group itself; none if it is gone.
+fn processes(group: &Path) -> impl Iterator<Item = u32> {
+    let listed = fs::read_to_string(group.join(PROCESSES)).unwrap_or_default();
+    listed.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>().into_iter()
 }
 
 /// The number behind `name` in lines of `name number`; 0 if there is none.
@@ -292,47 +368,5 @@ fn field(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HYBRID: &str = "24 1 0:22 / /sys rw - sysfs sysfs rw\n\
-        39 31 0:36 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
-        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-
-    #[test]
-    fn the_own_group_is_found_among_the_mounts() {
-        let service = "1:cpu:/\n0::/user.slice/app.slice/conductor.service\n";
-        let table = [
-            (HYBRID, "1:cpu:/\n0::/\n", Some("/sys/fs/cgroup/unified")),
-            (HYBRID, service, Some("/sys/fs/cgroup/unified/user.slice/app.slice/conductor.service")),
-            (
-                "30 1 0:26 /docker/7 /sys/fs/cgroup ro - cgroup2 cgroup ro\n",
-                "0::/docker/7/a\n",
-                Some("/sys/fs/cgroup/a"),
-            ),
-            ("30 1 0:26 /docker/7 /sys/fs/cgroup ro - cgroup2 cgroup ro\n", "0::/\n", None),
-            (HYBRID, "1:cpu:/\n", None),
-            ("24 1 0:22 / /sys rw - sysfs sysfs rw\n", "0::/\n", None),
-            ("garbage\n\n", "0::/\n", None),
-        ];
-        for (mounts, membership, expected) in table {
-            assert_eq!(own_path(mounts, membership), expected.map(PathBuf::from), "{membership:?}");
-        }
-    }
-
-    #[test]
-    fn counters_are_read_by_their_whole_name() {
-        let events = "low 0\noom 3\noom_kill 2\noom_group_kill 1\n";
-        assert_eq!((field(events, "oom_kill"), field(events, "oom"), field(events, "max")), (2, 3, 0));
-        assert_eq!((field("", "populated"), field("populated x\n", "populated")), (0, 0));
-    }
-
-    #[test]
-    fn what_is_no_control_group_is_not_delegated() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = Delegation::at(dir.path().to_owned()).unwrap_err();
-        assert!(matches!(error, CgroupError::NotDelegated { .. }), "{error}");
-        assert!(error.to_string().contains("\nhint: "), "{error}");
-    }
-}
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

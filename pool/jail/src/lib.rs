@@ -21,7 +21,6 @@
 
 #[cfg(unix)]
 mod args;
-#[cfg(target_os = "linux")]
 pub mod cgroup;
 #[cfg(target_os = "linux")]
 mod linux;

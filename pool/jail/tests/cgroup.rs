@@ -9,41 +9,61 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use conductor_jail::cgroup::{CgroupError, Delegation, LeafLimits};
+use conductor_jail::cgroup::{Branch, CgroupError, Delegation, LeafLimits};
 
-/// A group of the tests' own, removed in the end.
+/// A branch of the tests' own, in a group of their own, with a process that stands for the daemon. All removed in the end.
 struct Ground {
     path: PathBuf,
     delegation: Delegation,
+    daemon: Child,
+    /// `None` once it was dropped.
+    branch: Option<Branch>,
 }
 
 impl Ground {
     /// `None` without a tree to divide, and then says so: only the pure part, in the crate's own tests, has been checked.
     fn new(name: &str) -> Option<Self> {
-        let root = match Delegation::of_this_process() {
-            Ok(_) => own_group(),
-            Err(error) => {
-                not_checked(format_args!("control groups on a real tree: {error}"));
-                return None;
-            }
-        };
-        let path = root.join(format!("conductor-test-{name}-{}", std::process::id()));
+        if let Err(error) = Delegation::of_this_process() {
+            not_checked(format_args!("control groups on a real tree: {error}"));
+            return None;
+        }
+        let root = own_group();
+        let path = root.join(format!("jail-test-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         for controller in ["memory", "pids"] {
             // Refused unless it is delegated to us, and then the limits are what is not checked.
             std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}")).ok();
         }
         let delegation = Delegation::at(path.clone()).unwrap();
-        Some(Self { path, delegation })
+        let daemon = sleeper();
+        let branch = delegation.settle(daemon.id()).unwrap();
+        Some(Self { path, delegation, daemon, branch: Some(branch) })
+    }
+
+    fn branch(&self) -> &Branch {
+        self.branch.as_ref().unwrap()
+    }
+
+    fn branch_path(&self) -> PathBuf {
+        self.path.join(format!("conductor-{}-0", self.daemon.id()))
+    }
+
+    /// Ends the daemon without a chance to clean up.
+    fn kill_daemon(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
     }
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        self.kill_daemon();
+        drop(self.branch.take());
         self.delegation.sweep().ok();
-        for path in [self.path.join("daemon"), self.path.clone()] {
-            eventually(|| !path.exists() || std::fs::remove_dir(&path).is_ok());
-        }
+        eventually(|| {
+            self.delegation.sweep().ok();
+            !self.path.exists() || std::fs::remove_dir(&self.path).is_ok()
+        });
     }
 }
 
@@ -73,13 +93,15 @@ fn eventually(mut holds: impl FnMut() -> bool) -> bool {
 }
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+    let mut sleep = Command::new("sleep");
+    // Should a test fail, nobody waits for the end of its output.
+    sleep.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
 fn a_kill_reaches_what_has_left_its_session() {
     let Some(ground) = Ground::new("kill") else { return };
-    let leaf = ground.delegation.leaf("1", LeafLimits::default()).unwrap();
+    let leaf = ground.branch().leaf(LeafLimits::default()).unwrap();
     // The shell waits until it is in the leaf; then a grandchild gets itself a session and loses its parent.
     let mut shell = Command::new("sh")
         .args(["-c", "read go; (setsid sleep 600 &); sleep 600"])
@@ -89,8 +111,8 @@ fn a_kill_reaches_what_has_left_its_session() {
     assert!(!leaf.events().unwrap().populated);
     leaf.add(shell.id()).unwrap();
     drop(shell.stdin.take());
-    let members =
-        || std::fs::read_to_string(ground.path.join("worker-1/cgroup.procs")).unwrap().lines().count();
+    let path = ground.branch_path().join("worker-0");
+    let members = || std::fs::read_to_string(path.join("cgroup.procs")).unwrap().lines().count();
     assert!(eventually(|| members() >= 3), "{} processes", members());
     assert!(leaf.events().unwrap().populated);
     assert!(matches!(leaf.remove(), Err(CgroupError::Io { .. })), "it is in use");
@@ -98,58 +120,60 @@ fn a_kill_reaches_what_has_left_its_session() {
     assert_eq!(shell.wait().unwrap().signal(), Some(9));
     assert!(eventually(|| !leaf.events().unwrap().populated));
     assert!(eventually(|| leaf.remove().is_ok()));
-    assert!(!ground.path.join("worker-1").exists());
+    assert!(!path.exists());
     leaf.remove().unwrap();
 }
 
 #[test]
 fn a_new_daemon_sweeps_what_the_last_one_left() {
-    let Some(ground) = Ground::new("sweep") else { return };
-    let mut left: Vec<Child> = (0..3)
-        .map(|number| {
-            let child = sleeper();
-            ground
-                .delegation
-                .leaf(&number.to_string(), LeafLimits::default())
-                .unwrap()
-                .add(child.id())
-                .unwrap();
-            child
-        })
-        .collect();
-    ground.delegation.leaf("empty", LeafLimits::default()).unwrap();
-    ground.delegation.sweep().unwrap();
+    let Some(mut ground) = Ground::new("sweep") else { return };
+    let mut left: Vec<Child> = (0..3).map(|_| sleeper()).collect();
+    for child in &left {
+        ground.branch().leaf(LeafLimits::default()).unwrap().add(child.id()).unwrap();
+    }
+    ground.branch().leaf(LeafLimits::default()).unwrap();
+    assert_eq!(ground.delegation.sweep().unwrap(), 0, "nothing of a daemon that lives is touched");
+    assert!(left.iter_mut().all(|child| child.try_wait().unwrap().is_none()));
+    ground.kill_daemon();
+    let mut next = sleeper();
+    let branch = ground.delegation.settle(next.id()).unwrap();
     for child in &mut left {
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
     assert!(eventually(|| ground.delegation.sweep().unwrap() == 0));
-    let leaves =
-        std::fs::read_dir(&ground.path).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
-    assert_eq!(leaves, 0);
+    assert!(!ground.branch_path().exists());
+    next.kill().unwrap();
+    next.wait().unwrap();
+    drop(branch);
 }
 
 #[test]
-fn the_daemon_settles_in_a_leaf_of_its_own() {
-    let Some(ground) = Ground::new("settle") else { return };
-    let mut daemon = sleeper();
-    for _ in 0..2 {
-        ground.delegation.settle(daemon.id()).unwrap();
+fn the_daemon_settles_in_a_leaf_of_its_own_and_leaves_nothing_when_it_goes() {
+    let Some(mut ground) = Ground::new("settle") else { return };
+    let branch = ground.branch_path();
+    let daemon = ground.daemon.id().to_string();
+    let members = |path: PathBuf| std::fs::read_to_string(path.join("cgroup.procs")).unwrap();
+    assert_eq!(members(branch.join("daemon")).trim(), daemon);
+    ground.branch().leaf(LeafLimits::default()).unwrap();
+    let shares_out = ground.branch().lacks().count() < 2;
+    drop(ground.branch.take());
+    if shares_out {
+        not_checked(format_args!(
+            "the way back of a daemon whose group shares out controllers: there is none"
+        ));
+    } else {
+        assert!(!branch.exists());
+        assert_eq!(members(ground.path.clone()).trim(), daemon);
     }
-    let procs = std::fs::read_to_string(ground.path.join("daemon/cgroup.procs")).unwrap();
-    assert_eq!(procs.trim(), daemon.id().to_string());
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
 }
 
 #[test]
 fn limits_hold_where_their_controllers_are_delegated() {
     let Some(ground) = Ground::new("limits") else { return };
-    let mut daemon = sleeper();
-    ground.delegation.settle(daemon.id()).unwrap();
-    let leaf = ground.delegation.leaf("1", LeafLimits { memory: Some(64 << 20), tasks: Some(8) }).unwrap();
-    let (memory, pids) = (ground.delegation.has("memory"), ground.delegation.has("pids"));
-    assert_eq!(leaf.is_limited(), memory && pids);
-    if memory {
+    let lacks: Vec<_> = ground.branch().lacks().collect();
+    let leaf = ground.branch().leaf(LeafLimits { memory: Some(64 << 20), tasks: Some(8) }).unwrap();
+    assert_eq!(leaf.limits_memory(), !lacks.contains(&"memory"));
+    if leaf.limits_memory() {
         let mut command = Command::new("sh");
         command.args(["-c", "read go; head -c 512M /dev/zero | tail"]);
         let mut hog = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -162,7 +186,9 @@ fn limits_hold_where_their_controllers_are_delegated() {
             "the memory limit of a control group: the controller is not delegated here"
         ));
     }
-    if pids {
+    if lacks.contains(&"pids") {
+        not_checked(format_args!("the task limit of a control group: the controller is not delegated here"));
+    } else {
         let mut command = Command::new("sh");
         command.args(["-c", "read go; for i in $(seq 20); do sleep 600 & done; wait"]);
         let mut bomb = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -171,10 +197,6 @@ fn limits_hold_where_their_controllers_are_delegated() {
         assert!(eventually(|| leaf.events().unwrap().refused_tasks > 0));
         leaf.kill().unwrap();
         bomb.wait().unwrap();
-    } else {
-        not_checked(format_args!("the task limit of a control group: the controller is not delegated here"));
     }
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
     assert!(eventually(|| leaf.remove().is_ok()));
 }
