@@ -13,6 +13,10 @@ use conductor_protocol::status::{JailStatus, LayerStatus};
 
 use crate::config::JailSection;
 
+/// The layer that is around a worker and not in it. Machines on which it is missing are many, and what it is needed for is
+/// the `run` grant alone; so it is told, but does not make a jail incomplete.
+const CGROUP: &str = "cgroup";
+
 /// The workers' jail, for whoever wants to know how it is.
 #[derive(Clone, Debug)]
 pub struct Jail {
@@ -43,6 +47,9 @@ impl Jail {
         for (layer, reason) in proof.report.gaps() {
             tracing::warn!(%layer, reason, "a layer of the workers' jail is not complete");
         }
+        if let State::Partial(reason) | State::Missing(reason) = self.source.config().cgroups.state() {
+            tracing::info!(reason, "workers have no control group, or not all that it can do");
+        }
         for finding in &proof.broken {
             tracing::error!(finding, "the workers' jail does not hold");
         }
@@ -67,7 +74,8 @@ fn status(config: &SpawnConfig, proof: Option<&Proof>) -> JailStatus {
     };
     let status = JailStatus { level: level.into(), ..JailStatus::default() };
     let Some(proof) = proof else { return JailStatus { state: "checking".into(), ..status } };
-    let layers = proof.report.layers.iter().map(|(layer, state)| layer_status(*layer, state)).collect();
+    let inside = proof.report.layers.iter().map(|(layer, state)| layer_status(layer.name(), state));
+    let layers = inside.chain([layer_status(CGROUP, &config.cgroups.state())]).collect();
     let holds = proof.broken.is_empty() && proof.report.gaps().next().is_none();
     JailStatus {
         state: if holds { "holds" } else { "incomplete" }.into(),
@@ -79,14 +87,14 @@ fn status(config: &SpawnConfig, proof: Option<&Proof>) -> JailStatus {
     }
 }
 
-fn layer_status(layer: Layer, state: &State) -> LayerStatus {
+fn layer_status(name: &str, state: &State) -> LayerStatus {
     let (state, reason) = match state {
         State::Active => ("active", None),
         State::Partial(reason) => ("partial", Some(reason.clone())),
         State::Missing(reason) => ("missing", Some(reason.clone())),
         State::Off => ("off", None),
     };
-    LayerStatus { name: layer.name().into(), state: state.into(), reason }
+    LayerStatus { name: name.into(), state: state.into(), reason }
 }
 
 /// Closes this process's memory, environment and descriptors to other processes of the same user, and keeps it from

@@ -404,6 +404,7 @@ impl Profile {
             protected: self.protected(dirs),
             heap_mib: self.heap_mib,
             max_memory_mib: self.max_memory_mib,
+            max_wall: coarse(self.max_timeout),
             env: self.env.clone(),
             packages,
         }
@@ -496,6 +497,11 @@ impl Profile {
         let words = Vec::from_iter(words);
         if words.is_empty() { "nothing".into() } else { words.join("; ") }
     }
+}
+
+/// Not below `time`. Workers are shared by sessions that agree in this, so it has few values.
+fn coarse(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs().saturating_add(1).checked_next_power_of_two().unwrap_or(u64::MAX))
 }
 
 fn named_section<'a>(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_pool::PoolHandle;
-use conductor_pool::spawn::{DenoSpawn, SpawnConfig};
+use conductor_pool::spawn::{Cgroups, DenoSpawn, SpawnConfig};
 use conductor_pool::status::profile_id;
 use conductor_protocol::endpoint::{SOCKET_VARIABLE, Surroundings, candidates};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -263,6 +263,8 @@ impl Supervisor {
         socket: PathBuf,
         service: Service,
     ) -> Result<Self, StartError> {
+        // Before anything is started, which would stay behind in the old group.
+        let cgroups = Cgroups::settle();
         let stats = Arc::new(Stats::default());
         let in_use = first_config(&options, &dirs, &stats);
         let parsed = in_use.config.as_ref().ok();
@@ -276,6 +278,7 @@ impl Supervisor {
 
         let mut spawn = SpawnConfig::new(dirs.cache.clone());
         spawn.boot_timeout = pool_config.boot_timeout;
+        spawn.cgroups = cgroups;
         in_use.jail().apply(&mut spawn);
         let source = DenoSpawn::new(spawn);
         let jail = Jail::new(source.clone());

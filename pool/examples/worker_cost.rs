@@ -54,6 +54,7 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         protected: BTreeSet::new(),
         heap_mib: 256,
         max_memory_mib: 704,
+        max_wall: Duration::from_secs(3600),
         env: BTreeMap::new(),
         packages: None,
     });

@@ -9,12 +9,14 @@
 //!
 //! 1. A session and process group of its own, so that everything the worker starts can be killed with it.
 //! 2. Death with the daemon: `PR_SET_PDEATHSIG`, then a look whether the daemon is already gone.
-//! 3. Every descriptor from 5 up closes at exec, whoever forgot to say so.
-//! 4. Umask 077.
-//! 5. The jail ([`conductor_jail`], which has an order of its own): limits, no capabilities, no new privileges, Landlock,
+//! 3. Under a `run` grant: programs that lose their parent become its children, so that all can be found as long as it
+//!    lives.
+//! 4. Every descriptor from 5 up closes at exec, whoever forgot to say so.
+//! 5. Umask 077.
+//! 6. The jail ([`conductor_jail`], which has an order of its own): limits, no capabilities, no new privileges, Landlock,
 //!    seccomp. After everything it would forbid, before anything that foreign code could influence.
-//! 6. The working directory: in the jail, so that a directory the worker may not enter is an error here.
-//! 7. Exec of Deno with exactly the given arguments and the environment as it is.
+//! 7. The working directory: in the jail, so that a directory the worker may not enter is an error here.
+//! 8. Exec of Deno with exactly the given arguments and the environment as it is.
 //!
 //! A step that fails ends the launcher with [`LAUNCH_FAILED`] and one line on stderr. On success it says nothing: which
 //! layers of the jail this machine has is the same for every worker, and [`conductor_jail::probe`] tells.
@@ -149,9 +151,10 @@ impl Exec {
 
 type Step = fn(&Launch, &Exec) -> io::Result<()>;
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("start a session", own_session),
     ("tie the worker to the daemon", die_with_parent),
+    ("keep the programs it starts", keep_programs),
     ("close inherited descriptors", close_descriptors),
     ("set the umask", private_umask),
     ("enter the jail", enter_jail),
@@ -167,6 +170,14 @@ fn die_with_parent(launch: &Launch, _: &Exec) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Pid::from_raw(launch.parent) {
         return Err(io::Error::other("the daemon ended while the worker started"));
+    }
+    Ok(())
+}
+
+fn keep_programs(launch: &Launch, _: &Exec) -> io::Result<()> {
+    if launch.jail.run {
+        // Outlives the exec. Any pid says yes.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! It never decides permissions: the spec does, and [`command_line`] translates them.
 
+pub(crate) mod cgroups;
 pub(crate) mod command_line;
 pub(crate) mod deno_dir;
 mod rehearsal;
@@ -27,10 +28,11 @@ use crate::launcher::{Launch, Proof};
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
 use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
+pub use cgroups::Cgroups;
 use command_line::{CommandLine, environment, reads};
 use deno_dir::{DenoDir, Directories};
 pub use rehearsal::Rehearsal;
-use start::Start;
+use start::{Start, Started};
 
 /// Where [`DenoSpawn`] keeps its files and how it starts workers.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct SpawnConfig {
     pub level: Level,
     /// The layers of the jail: [`Layer::DEFAULT`], and `NoNewCode` for workers without V8's compiler.
     pub layers: BTreeSet<Layer>,
+    /// Where each worker has a control group of its own.
+    pub cgroups: Cgroups,
 }
 
 impl SpawnConfig {
@@ -56,6 +60,7 @@ impl SpawnConfig {
             boot_timeout: Duration::from_secs(10),
             level: Level::BestEffort,
             layers: Layer::DEFAULT.into(),
+            cgroups: Cgroups::none("this process has not settled in one"),
         }
     }
 }
@@ -161,6 +166,9 @@ impl Inner {
     ) -> Result<DenoWorker, SpawnError> {
         if self.config.level == Level::Strict {
             self.proof().await.permits(Level::Strict)?;
+            if spec.grants.starts_programs() {
+                self.config.cgroups.permit_programs()?;
+            }
         }
         let mut line = CommandLine::new(spec, directories.harness())
             .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
@@ -187,7 +195,35 @@ impl Inner {
                 .map_err(|error| SpawnError::Prepare(error.into()))?,
         };
         let started = start.run().await.map_err(SpawnError::Start)?;
+        let started = self.enclose(started, spec).await?;
         DenoWorker::boot(started, line.revoke, spec, self.config.boot_timeout).await
+    }
+}
+
+impl Inner {
+    /// Puts a started worker into its control group, while it boots: it gets no code before that. At the best-effort level
+    /// it goes on without one where that fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the process, a moment later than elsewhere.
+    async fn enclose(&self, mut started: Started, spec: &WorkerSpec) -> Result<Started, SpawnError> {
+        if !self.config.cgroups.are_there() {
+            return Ok(started);
+        }
+        let (cgroups, spec) = (self.config.cgroups.clone(), spec.clone());
+        // The process goes along: its number is its own while it is held.
+        let enclosed = tokio::task::spawn_blocking(move || {
+            let leaf = cgroups.enclose(started.process.number(), &spec);
+            (started, leaf)
+        });
+        let leaf;
+        (started, leaf) = enclosed.await.map_err(|error| SpawnError::Start(error.into()))?;
+        match leaf {
+            Ok(leaf) => started.process.hold(leaf),
+            Err(error) if self.config.level == Level::Strict => return Err(SpawnError::Start(error)),
+            Err(error) => tracing::warn!(error = %error, "a worker has no control group"),
+        }
+        Ok(started)
     }
 }
 

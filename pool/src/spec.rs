@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct WorkerSpec {
     pub heap_mib: u32,
     /// Memory of the whole process in MiB, from which a run is ended. See [`WorkerSpec::memory_for_heap`].
     pub max_memory_mib: u32,
+    /// The longest that a run may take. Runs have limits of their own; this is what the kernel's last one follows from.
+    pub max_wall: Duration,
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
     pub env: BTreeMap<String, String>,
     /// Packages the code may import; without them Deno refuses every `npm:` and `jsr:` specifier.
@@ -92,6 +95,11 @@ impl Grant {
 }
 
 impl Grants {
+    /// True when code under these grants can start programs.
+    pub fn starts_programs(&self) -> bool {
+        self.all || !self.run.is_none()
+    }
+
     /// True when code under these grants can leave the sandbox by design (`run`, `ffi`, everything).
     pub fn is_unsandboxed(&self) -> bool {
         self.all || !self.run.is_none() || !self.ffi.is_none()

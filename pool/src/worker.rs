@@ -13,6 +13,7 @@ pub(crate) mod frame;
 mod memory;
 pub(crate) mod output;
 pub(crate) mod process;
+mod programs;
 pub(crate) mod progress;
 mod run;
 
@@ -86,6 +87,7 @@ impl DenoWorker {
             frames: FrameReader::new(MAX_BOOT_FRAME),
             max_memory: u64::from(spec.max_memory_mib) << 20,
         };
+        worker.process.starts_programs(spec.grants.starts_programs());
         let (none, nothing) = (BTreeMap::new(), Vec::new());
         let (spellings, preload) = match &spec.packages {
             Some(packages) => (&packages.spellings, &packages.preload),

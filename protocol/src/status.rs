@@ -79,7 +79,7 @@ pub struct JailStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LayerStatus {
-    /// `limits`, `capabilities`, `landlock`, `seccomp`, `no-new-code`.
+    /// `limits`, `capabilities`, `landlock`, `seccomp`, `no-new-code`, `cgroup`.
     pub name: String,
     /// `active`, `partial`, `missing`, `off`.
     pub state: String,

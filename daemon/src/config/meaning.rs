@@ -8,7 +8,7 @@ use conductor_upstream::nearest;
 use super::Config;
 use super::document::{Document, Problem};
 use super::types::{PolicySection, ProfileSection};
-use crate::profile::run_args;
+use crate::profile::{defaults, run_args};
 
 /// Everything that is wrong in a document of the right shape.
 pub(crate) fn problems(config: &Config, document: &Document<'_>) -> Vec<Problem> {

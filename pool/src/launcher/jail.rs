@@ -17,8 +17,8 @@ const MAX_DESCRIPTORS_CONNECTED: u64 = 1024;
 /// the disk is full.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
-/// CPU time per core after which the kernel ends a worker that the daemon has forgotten. Far above any run's limit.
-const CPU_SECONDS: u64 = 3600;
+/// CPU time of a boot with its packages, at the very most, and what clocks may differ by.
+const BOOT_CPU_SECONDS: u64 = 60;
 
 /// What `Deno.permissions`' system descriptors read.
 const SYSTEM_FACTS: [&str; 7] = [
@@ -43,7 +43,7 @@ pub(crate) struct Own<'a> {
 /// The jail that lets a worker do what `spec` grants. `layers` are those to apply.
 pub(crate) fn jail(spec: &WorkerSpec, own: Own<'_>, layers: &BTreeSet<Layer>) -> Jail {
     let grants = &spec.grants;
-    let (run, ffi) = (grants.all || grants.run != Grant::None, grants.all || grants.ffi != Grant::None);
+    let (run, ffi) = (grants.starts_programs(), grants.all || grants.ffi != Grant::None);
     let mut jail = Jail::new(spec.deno.clone());
     jail.needs = vec![own.harness.to_owned(), own.deno_dir.to_owned()];
     jail.needs.extend(spec.packages.iter().filter_map(|packages| Some(packages.lock.parent()?.to_owned())));
@@ -75,12 +75,14 @@ fn limits(spec: &WorkerSpec, fills_deno_dir: bool, compiles: bool) -> Limits {
         Some(0)
     };
     let connected = grants.net != Grant::None || grants.is_unsandboxed();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Longer than a run can compute that the daemon ends in time: this is for when it does not.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let cpu_seconds = (spec.max_wall.as_secs() + 1).saturating_mul(cores).saturating_add(BOOT_CPU_SECONDS);
     Limits {
         data: Some(Limits::data_for(spec.max_memory_mib, compiles)),
         file_size,
         descriptors: if connected { MAX_DESCRIPTORS_CONNECTED } else { MAX_DESCRIPTORS },
-        cpu_seconds: Some(CPU_SECONDS * cores as u64),
+        cpu_seconds: Some(cpu_seconds),
     }
 }
 

@@ -31,6 +31,13 @@ pub enum Unproved {
          runs code all the same"
     )]
     Broken { finding: String },
+    /// Told of code under a `run` grant only.
+    #[error(
+        "code that may start programs runs in a control group, in which all of them end with it, and this daemon has \
+         none that is whole: {reason}\nhint: run the daemon as its systemd service (`conductorctl service install`), \
+         which has the memory and pids controllers delegated, or set `level = \"best-effort\"` in `[jail]`"
+    )]
+    Ungrouped { reason: String },
 }
 
 impl Proof {

@@ -205,6 +205,7 @@ pub(super) fn plain_spec(deno: &Path, empty: &Path) -> WorkerSpec {
         protected: Default::default(),
         heap_mib: 256,
         max_memory_mib: 704,
+        max_wall: Duration::from_secs(3600),
         env: Default::default(),
         packages: None,
     }

@@ -70,6 +70,7 @@ fn spec(name: &str) -> Arc<WorkerSpec> {
         grants: Grants::default(),
         heap_mib: 64,
         max_memory_mib: 512,
+        max_wall: Duration::from_secs(3600),
         env: Default::default(),
         packages: None,
         protected: Default::default(),

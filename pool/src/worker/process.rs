@@ -11,6 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use conductor_jail::cgroup::Leaf;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
     pidfd_send_signal, test_kill_process_group, waitid,
@@ -19,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::programs;
 use crate::source::{Reaped, WorkerIdentity};
 
 /// How a process ended.
@@ -45,6 +47,10 @@ pub(crate) struct Process {
     start_ticks: u64,
     /// Taken when the process goes to the reaper.
     pidfd: Option<Arc<OwnedFd>>,
+    /// Its control group, which holds whatever it starts.
+    leaf: Option<Leaf>,
+    /// It may start programs, and is the subreaper of them.
+    starts_programs: bool,
 }
 
 impl Process {
@@ -52,7 +58,9 @@ impl Process {
     pub(crate) fn adopt(pid: Pid) -> io::Result<Self> {
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => {
-                Ok(Self { pid, start_ticks: start_ticks(pid).unwrap_or(0), pidfd: Some(Arc::new(pidfd)) })
+                let start_ticks = start_ticks(pid).unwrap_or(0);
+                let pidfd = Some(Arc::new(pidfd));
+                Ok(Self { pid, start_ticks, pidfd, leaf: None, starts_programs: false })
             }
             Err(error) => {
                 // Without a pidfd it cannot be watched. It is still ours by number, so it can be ended.
@@ -65,6 +73,32 @@ impl Process {
 
     pub(crate) fn identity(&self) -> WorkerIdentity {
         WorkerIdentity { pid: self.pid.as_raw_pid(), start_ticks: self.start_ticks }
+    }
+
+    /// Its pid, which is its own while this lives.
+    pub(crate) fn number(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// Takes charge of the control group that it is in, too.
+    pub(crate) fn hold(&mut self, leaf: Option<Leaf>) {
+        self.leaf = leaf;
+    }
+
+    /// Tells whether it may start programs.
+    pub(crate) fn starts_programs(&mut self, starts: bool) {
+        self.starts_programs = starts;
+    }
+
+    /// Whether the kernel keeps its memory, and that of all it starts, within the limit of its control group.
+    pub(crate) fn is_limited_in_memory(&self) -> bool {
+        self.leaf.as_ref().is_some_and(Leaf::limits_memory)
+    }
+
+    /// Whether that limit has ended it, by the kernel's count.
+    pub(crate) fn has_met_its_memory_limit(&self) -> bool {
+        let events = self.leaf.as_ref().and_then(|leaf| leaf.events().ok());
+        events.is_some_and(|events| events.oom_kills > 0)
     }
 
     fn pidfd(&self) -> &Arc<OwnedFd> {
@@ -98,9 +132,14 @@ impl Process {
         status.ok().and_then(|status| resident(&status)).unwrap_or(0)
     }
 
-    /// Ends the process and everything in its group.
+    /// Ends the process and everything that it has started: all of it with a control group, else as far as it can be found.
     pub(crate) fn kill(&self) {
-        // Both fail only if there is nothing left to kill.
+        // All of these fail only if there is nothing left to kill.
+        let held = self.leaf.as_ref().is_some_and(|leaf| leaf.kill().is_ok());
+        if self.starts_programs && !held {
+            pidfd_send_signal(self.pidfd(), Signal::STOP).ok();
+            programs::end_all_below(self.pid);
+        }
         pidfd_send_signal(self.pidfd(), Signal::KILL).ok();
         kill_process_group(self.pid, Signal::KILL).ok();
     }
@@ -118,7 +157,7 @@ impl Process {
     fn hand_over(&mut self, done: Option<oneshot::Sender<()>>) {
         self.kill();
         let pidfd = self.pidfd.take().expect("handed over once");
-        let dying = Dying { pid: self.pid, pidfd, collected: None, done };
+        let dying = Dying { pid: self.pid, pidfd, leaf: self.leaf.take(), collected: None, done };
         // Without a reaper, which takes a machine out of threads, the child stays a zombie until the daemon ends.
         if let Some(reaper) = reaper() {
             reaper.send(dying).ok();
@@ -175,6 +214,7 @@ fn resident(status: &str) -> Option<u64> {
 struct Dying {
     pid: Pid,
     pidfd: Arc<OwnedFd>,
+    leaf: Option<Leaf>,
     /// When the status was collected; what is left then are other members of the group.
     collected: Option<Instant>,
     done: Option<oneshot::Sender<()>>,
@@ -197,7 +237,9 @@ impl Dying {
             }
         }
         let alone = test_kill_process_group(self.pid).is_err();
-        alone || self.collected.is_some_and(|collected| collected.elapsed() > GROUP_GRACE)
+        // Removed only when nothing is in it any more.
+        let empty = self.leaf.as_ref().is_none_or(|leaf| leaf.remove().is_ok());
+        (alone && empty) || self.collected.is_some_and(|collected| collected.elapsed() > GROUP_GRACE)
     }
 }
 

@@ -30,6 +30,7 @@ const OUT_OF_MEMORY: &str = "memory allocation of";
 
 const SIGTRAP: i32 = 5;
 const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 
 /// # Cancel safety
 /// Dropping the future kills the worker.
@@ -61,7 +62,8 @@ struct Run {
     linger: Duration,
     started: Instant,
     compute: Compute,
-    memory: Memory,
+    /// `None` where the kernel limits it.
+    memory: Option<Memory>,
     deadline: Instant,
 }
 
@@ -106,7 +108,7 @@ impl Run {
         worker.frames.set_limits(MAX_PARAMS_BYTES + ENVELOPE, result);
         let started = Instant::now();
         let compute = Compute::new(limits.compute, worker.process.cpu_time());
-        let memory = Memory::new(worker.max_memory);
+        let memory = (!worker.process.is_limited_in_memory()).then(|| Memory::new(worker.max_memory));
         Self {
             worker,
             command,
@@ -140,7 +142,12 @@ impl Run {
         let DenoWorker { exit, stdout, stderr, commands, replies, .. } = &self.worker;
         let sending = self.sent < self.command.len();
         let may_read = self.unforwarded.is_none();
-        let look_at = self.compute.check_at().min(self.memory.check_at());
+        let look_at = self
+            .memory
+            .as_ref()
+            .map(Memory::check_at)
+            .into_iter()
+            .fold(self.compute.check_at(), Instant::min);
         // Cancel-safe, every arm: each waits for a condition, or takes an answer only if it is chosen.
         // Biased: what ends a run is never kept waiting by what the worker writes; results come before output, since
         // all output printed before a result is collected when the run ends.
@@ -259,7 +266,10 @@ impl Run {
     /// Checks what is due to be checked.
     fn look(&mut self) -> Option<End> {
         let (process, now) = (&self.worker.process, Instant::now());
-        if self.memory.check_at() <= now && self.memory.is_used_up(process.memory()) {
+        if let Some(memory) = &mut self.memory
+            && memory.check_at() <= now
+            && memory.is_used_up(process.memory())
+        {
             return Some(End::MemoryLimit);
         }
         let used_up = self.compute.check_at() <= now && self.compute.is_used_up(process.cpu_time());
@@ -288,6 +298,12 @@ impl Run {
         self.worker.process.kill();
         if !self.take_remaining_output() && !end.is_by_limit() {
             end = End::OutputLimit;
+        }
+        if let End::Exited { status, .. } = end
+            && status.signal == Some(SIGKILL)
+            && self.worker.process.has_met_its_memory_limit()
+        {
+            end = End::MemoryLimit;
         }
         if let End::Exited { status, out_of_memory } = &mut end {
             *out_of_memory = died_of_memory(*status, self.output.stderr());

@@ -12,6 +12,7 @@ mod jail;
 mod leaks;
 mod media;
 mod packages;
+mod programs;
 mod stacks;
 mod support;
 mod upstreams;

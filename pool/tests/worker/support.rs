@@ -44,6 +44,7 @@ impl Bench {
             protected: BTreeSet::new(),
             heap_mib: 256,
             max_memory_mib: 704,
+            max_wall: Duration::from_secs(3600),
             env: BTreeMap::new(),
             packages: None,
         }

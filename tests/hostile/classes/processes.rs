@@ -44,6 +44,14 @@ pub(crate) const CASES: &[Case] = &[
     )
     .with("allow-run=/bin/sh"),
     refused(58, &["new Deno.Command('/usr/bin/setsid', { args: ['-f', 'sleep', '987'] }).outputSync()"]),
+    // In sessions of their own and without a parent, granted programs end with their run all the same.
+    program(
+        58,
+        "V",
+        "const script = 'setsid -f sleep 987; (setsid sh -c \"setsid -f sleep 987; sleep 987\" &); sleep 0.05';\n\
+         new Deno.Command('/bin/sh', { args: ['-c', script], stdin: 'null', stdout: 'null', stderr: 'null' }).outputSync().code",
+    )
+    .with("allow-run=/bin/sh"),
     program(59, "F", "process.kill(process.pid, 'SIGKILL'); for (;;);"),
     program(60, "T", "process.kill(process.pid, 'SIGSTOP'); for (;;);"),
     program(61, "T", "for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) Deno.addSignalListener(name as any, () => {}); for (;;);"),

@@ -13,6 +13,7 @@ fn spec(grants: Grants) -> WorkerSpec {
         protected: BTreeSet::new(),
         heap_mib: 64,
         max_memory_mib: 512,
+        max_wall: std::time::Duration::from_secs(3600),
         env: BTreeMap::new(),
         packages: None,
     }

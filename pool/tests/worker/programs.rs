@@ -1,0 +1,172 @@
+//! Programs under a `run` grant: all of them end with their run, whatever they do to outlive it.
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+
+use conductor_jail::cgroup::Delegation;
+use conductor_jail::{Layer, Level, State};
+use conductor_pool::launcher::Unproved;
+use conductor_pool::spawn::Cgroups;
+use conductor_pool::{DenoSpawn, Grants, RunReport, SpawnConfig, SpawnError, Verdict, WorkerSpec};
+use serde_json::json;
+
+use crate::support::{Bench, config, json as json_of, only};
+
+/// A source whose workers have control groups, in a branch of a process that stands for the daemon.
+struct Grouped {
+    bench: Bench,
+    daemon: Child,
+}
+
+impl Grouped {
+    /// `None` where this machine has no tree that the tests may divide, and then says so.
+    fn new() -> Option<Self> {
+        let delegation = match Delegation::of_this_process() {
+            Ok(delegation) => delegation,
+            Err(error) => {
+                #[expect(
+                    clippy::explicit_write,
+                    reason = "the test harness swallows what passing tests print by macro"
+                )]
+                writeln!(std::io::stderr(), "NOT CHECKED: workers in control groups: {error}").unwrap();
+                return None;
+            }
+        };
+        let daemon =
+            Command::new("sleep").arg("600").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let branch = delegation.settle(daemon.id()).unwrap();
+        let mut bench = Bench::new();
+        let config = SpawnConfig { cgroups: Cgroups::of(branch), ..config(bench.dir.path()) };
+        bench.source = DenoSpawn::new(config);
+        Some(Self { bench, daemon })
+    }
+}
+
+impl Drop for Grouped {
+    fn drop(&mut self) {
+        // The branch goes with the source, and wants its daemon back where it came from.
+        self.bench.source = DenoSpawn::new(config(self.bench.dir.path()));
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+    }
+}
+
+fn shell(code: &str) -> (Grants, String) {
+    let grants = Grants { run: only("/bin/sh"), ..Grants::default() };
+    let code = format!(
+        "const sh = (script) => new Deno.Command('/bin/sh',
+             {{ args: ['-c', script], stdin: 'null', stdout: 'null', stderr: 'null' }}).outputSync().code;
+         {code}"
+    );
+    (grants, code)
+}
+
+/// Runs it and tells how many processes with `mark` among their arguments are left when the worker is reaped.
+async fn left_behind(bench: &Bench, code: &str, mark: &str) -> (RunReport, usize) {
+    let (grants, code) = shell(&code.replace("MARK", mark));
+    let report = bench.run_with(grants, &code).await;
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let left = commands.filter(|command| command.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()));
+    (report, left.count())
+}
+
+/// Argument of `sleep` that nothing else on this machine has.
+fn mark(number: u32) -> String {
+    format!("98{}.{number}", std::process::id())
+}
+
+/// A bomb, and a program in a session of its own whose parent has ended.
+const CODE: [&str; 2] = [
+    "return sh('n=0; while [ $n -lt 40 ]; do sleep MARK & n=$((n+1)); done');",
+    "return sh('for n in 1 2 3; do setsid -f sleep MARK; (setsid sh -c \"setsid -f sleep MARK; sleep MARK\" &); done');",
+];
+
+#[tokio::test]
+async fn programs_end_with_their_run() {
+    let bench = Bench::new();
+    for (number, code) in (1..).zip(CODE) {
+        let (report, left) = left_behind(&bench, code, &mark(number)).await;
+        assert_eq!((json_of(report), left), (json!(0), 0), "{code}");
+    }
+    // A run that is cut off, while they go on making more.
+    let code = "new Deno.Command('/bin/sh', { args: ['-c', 'while :; do setsid -f sleep MARK; done'], stdout: 'null', stderr: 'null' }).spawn();
+                await new Promise((f) => setTimeout(f, 100)); for (;;) console.log('x'.repeat(1 << 16));";
+    let (report, left) = left_behind(&bench, code, &mark(3)).await;
+    assert!(matches!(report.verdict, Verdict::OutputLimit), "{:?}", report.verdict);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn in_a_control_group_they_end_even_if_the_worker_has_ended_before() {
+    let Some(grouped) = Grouped::new() else { return };
+    for (number, code) in (10..).zip(CODE) {
+        let (report, left) = left_behind(&grouped.bench, code, &mark(number)).await;
+        assert_eq!((json_of(report), left), (json!(0), 0), "{code}");
+    }
+    let code = "sh('setsid -f sleep MARK'); process.kill(process.pid, 'SIGKILL'); for (;;);";
+    let (report, left) = left_behind(&grouped.bench, code, &mark(20)).await;
+    assert!(matches!(report.verdict, Verdict::Exited { signal: Some(9), .. }), "{:?}", report.verdict);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn every_worker_has_a_control_group_which_goes_with_it() {
+    let Some(grouped) = Grouped::new() else { return };
+    let worker = grouped.bench.boot(&grouped.bench.spec()).await.unwrap();
+    let group = |pid: String| {
+        let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned()
+    };
+    let own = group(worker.identity().pid.to_string());
+    let branch = format!("/conductor-{}-0/worker-", grouped.daemon.id());
+    // The first was the one that filled Deno's caches.
+    assert!(own.ends_with(&format!("{branch}1")), "{own}");
+    worker.retire().await;
+    let next = grouped.bench.boot(&grouped.bench.spec()).await.unwrap();
+    let daemon = group(grouped.daemon.id().to_string());
+    assert!(daemon.ends_with("/daemon"), "{daemon}");
+    let mount = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mount
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .unwrap()
+        .split(' ')
+        .nth(4)
+        .unwrap()
+        .to_owned();
+    let left = |leaf: &str| std::path::Path::new(&format!("{mount}{}", leaf)).exists();
+    assert!(!left(&own) && left(&group(next.identity().pid.to_string())));
+    next.retire().await;
+}
+
+#[tokio::test]
+async fn strict_starts_no_worker_that_may_start_programs_without_a_control_group() {
+    let mut bench = Bench::new();
+    let config = SpawnConfig {
+        level: Level::Strict,
+        cgroups: Cgroups::none("there is no tree"),
+        ..config(bench.dir.path())
+    };
+    bench.source = DenoSpawn::new(config);
+    for grants in
+        [Grants { run: only("/bin/sh"), ..Grants::default() }, Grants { all: true, ..Grants::default() }]
+    {
+        let error = bench.boot(&WorkerSpec { grants, ..bench.spec() }).await.err().unwrap();
+        let SpawnError::Jail(refused @ Unproved::Ungrouped { .. }) = error else { panic!("{error:?}") };
+        let text = refused.to_string();
+        assert!(text.contains("there is no tree") && text.contains("conductorctl service install"), "{text}");
+    }
+    assert_eq!(bench.json("return 42;").await, 42, "others are not concerned");
+}
+
+#[tokio::test]
+async fn what_cannot_be_limited_is_told() {
+    let Some(grouped) = Grouped::new() else { return };
+    match grouped.bench.source.config().cgroups.state() {
+        State::Active => {}
+        State::Partial(reason) => assert!(reason.contains("memory") || reason.contains("pids"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(grouped.bench.source.config().layers.contains(&Layer::Seccomp));
+}
