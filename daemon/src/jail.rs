@@ -110,12 +110,13 @@ pub(crate) fn close_own_memory() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use conductor_pool::spawn::Report;
+    use conductor_pool::spawn::{Cgroups, Report};
 
     use super::*;
 
     fn config(level: Level) -> SpawnConfig {
-        SpawnConfig { level, ..SpawnConfig::new("/nonexistent".into()) }
+        let cgroups = Cgroups::none("not here");
+        SpawnConfig { level, cgroups, ..SpawnConfig::new("/nonexistent".into()) }
     }
 
     #[test]
@@ -145,9 +146,21 @@ mod tests {
                 ("landlock", "partial", Some("no ports")),
                 ("seccomp", "missing", Some("no table")),
                 ("no-new-code", "off", None),
+                ("cgroup", "missing", Some("not here")),
             ];
             assert_eq!(told, expected);
         }
+    }
+
+    #[test]
+    fn a_jail_holds_without_a_control_group_and_says_so() {
+        let whole = Proof {
+            report: Report { layers: [(Layer::Limits, State::Active)].into(), landlock_abi: 7 },
+            broken: Vec::new(),
+        };
+        let status = status(&config(Level::Strict), Some(&whole));
+        assert_eq!((status.state.as_str(), status.refuses), ("holds", false));
+        assert_eq!(status.layers.last().and_then(|layer| layer.reason.as_deref()), Some("not here"));
     }
 
     #[test]

@@ -54,7 +54,8 @@ fn best_effort_runs_code_without_a_layer_and_says_so() {
         (jail.level.as_str(), jail.state.as_str(), jail.landlock_abi),
         ("best-effort", "incomplete", 0)
     );
-    let missing: Vec<_> = jail.layers.iter().filter(|layer| layer.state == "missing").collect();
+    let inside = jail.layers.iter().filter(|layer| layer.name != "cgroup");
+    let missing: Vec<_> = inside.filter(|layer| layer.state == "missing").collect();
     assert!(matches!(missing[..], [layer] if layer.name == "landlock" && layer.reason.is_some()), "{jail:?}");
     assert!(!jail.refuses && jail.broken.is_empty(), "{jail:?}");
     assert!(home.logged("a layer of the workers' jail is not complete").len() == 1);
@@ -70,12 +71,44 @@ fn with_every_layer_strict_runs_code() {
     let jail =
         daemon.wait_for_status("the jail was tried out", |status| status.jail.state != "checking").jail;
     assert_eq!(jail.state, "holds", "{jail:?}");
-    assert!(jail.layers.len() == 5 && jail.layers.iter().all(|layer| layer.state == "active"), "{jail:?}");
+    let (group, inside) = jail.layers.split_last().expect("there are some");
+    assert!(inside.len() == 5 && inside.iter().all(|layer| layer.state == "active"), "{jail:?}");
+    // Whether there is one is up to where the tests run.
+    assert_eq!(
+        (group.name.as_str(), group.state == "active"),
+        ("cgroup", group.reason.is_none()),
+        "{group:?}"
+    );
     home.configure("[jail]\nlevel = \"best-effort\"\n");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     let status = daemon.wait_for_status("the change is refused", |status| !status.warnings.is_empty());
     assert!(status.warnings[0].contains("`[jail]` cannot change"), "{:?}", status.warnings);
     assert_eq!(shim.call("typeof WebAssembly").value(), "undefined");
+}
+
+/// Where the daemon has a whole control group the code runs, elsewhere it must not; both say what is.
+#[test]
+fn strict_runs_code_that_may_start_programs_only_in_a_control_group() {
+    let home = Home::new();
+    home.configure("[jail]\nlevel = \"strict\"\n[profiles.run]\nrun-args = \"allow-run=/bin/true\"\n");
+    let daemon = Daemon::start(&home);
+    assert_eq!(Shim::session(&home).call("6 * 7").value(), 42, "code without the grant is not concerned");
+    let shim = Shim::session_with(&home, |command| {
+        command.env("MCP_CONDUCTOR_PROFILE", "run");
+    });
+    let answer = shim.call("new Deno.Command('/bin/true').outputSync().code");
+    let jail =
+        daemon.wait_for_status("the jail was tried out", |status| status.jail.state != "checking").jail;
+    let group = jail.layers.iter().find(|layer| layer.name == "cgroup").expect("it is told");
+    if group.state == "active" {
+        assert_eq!(answer.value(), 0);
+        return;
+    }
+    let reason = group.reason.as_deref().expect("it is told");
+    assert_eq!(answer.error_type(), "configuration", "{}", answer.error());
+    assert!(answer.error_message().contains(reason), "{}: {reason}", answer.error());
+    let hint = answer.error()["hint"].as_str().expect("there is a cure");
+    assert!(hint.contains("conductorctl service install"), "{hint}");
 }
 
 #[test]

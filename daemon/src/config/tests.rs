@@ -68,7 +68,10 @@ fn names_what_is_wrong() {
         ("[upstreams]\nidle-timeout = \"ever\"", "nor \"never\""),
         ("pool = 1", "must be a table, and is a whole number"),
         ("[profiles.a]\nheap-mib = 1", "profiles.a.heap-mib: must be from 32 to 16384 MiB, and is 1"),
-        ("[profiles.a]\nheap-mib = 512\nmax-memory-mib = 300", "profiles.a.max-memory-mib: must not be below `heap-mib`"),
+        (
+            "[profiles.a]\nheap-mib = 512\nmax-memory-mib = 300",
+            "profiles.a.max-memory-mib: must not be below `heap-mib`",
+        ),
         ("[profiles.\"a b\"]\nheap-mib = 1", "profiles.\"a b\".heap-mib"),
         (
             "[profiles.a]\nrun-args = \"allow-everything\"",
