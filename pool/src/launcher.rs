@@ -200,7 +200,7 @@ fn enter_jail(launch: &Launch, exec: &Exec) -> io::Result<()> {
     // The report stays here; see the module's text.
     launch
         .jail
-        .apply(launch.level, &exec.program)
+        .apply(launch.level, Some(&exec.program))
         .map(drop)
         .map_err(|error| io::Error::other(error_chain(&error)))
 }

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let layers = args.filter_map(|name| Layer::ALL.into_iter().find(|layer| layer.name() == name));
         let jail = Jail { layers: layers.collect(), ..Jail::new(program) };
         let started = Instant::now();
-        jail.apply(Level::Strict, c"")?;
+        jail.apply(Level::Strict, None)?;
         println!("{}", started.elapsed().as_nanos());
         return Ok(());
     }

@@ -23,12 +23,13 @@ impl Jail {
     ///
     /// `program` is the path that the caller hands to `execve` next. Unless [`Jail::run`], no other exec gets through: the
     /// filter compares the *address* of the path, which nothing knows once the exec has replaced this process's memory.
+    /// `None`: this process goes on as it is, and may become no other program. It must have one thread.
     ///
     /// # Errors
     /// Limits, capabilities and `no_new_privs` exist on every kernel; their failure is always one. The other layers fail
     /// at [`Level::Strict`] if the kernel lacks them or part of them. After an error the process is jailed in part and
     /// must end.
-    pub fn apply(&self, level: Level, program: &CStr) -> Result<Report, JailError> {
+    pub fn apply(&self, level: Level, program: Option<&CStr>) -> Result<Report, JailError> {
         let mut report = Report::default();
         let asked = |layer| self.layers.contains(&layer);
         if asked(Layer::Limits) {
@@ -82,7 +83,7 @@ mod tests {
             let filter: seccompiler::BpfProgram = filter.try_into().unwrap();
             seccompiler::apply_filter(&filter).unwrap();
             let jail = Jail { layers: [layer].into(), ..Jail::new(std::env::current_exe().unwrap()) };
-            jail.apply(level, c"")
+            jail.apply(level, None)
         };
         std::thread::spawn(body).join().unwrap()
     }

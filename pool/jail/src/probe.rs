@@ -177,7 +177,7 @@ fn probe(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let jail = Jail::from_args(&mut args).ok_or_else(refused)?;
     attempt::prepare(PATIENCE);
     let handles = Handles::open(&scene)?;
-    let report = jail.apply(Level::BestEffort, c"").map_err(io::Error::other)?;
+    let report = jail.apply(Level::BestEffort, None).map_err(io::Error::other)?;
     let findings = probes()
         .map(|probe| Finding { probe: probe.name.to_owned(), errno: probe.run(&scene, &handles).err() })
         .collect();

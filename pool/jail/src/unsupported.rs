@@ -11,7 +11,7 @@ impl Jail {
     ///
     /// # Errors
     /// At [`Level::Strict`] always, unless no layer was asked for.
-    pub fn apply(&self, level: Level, _program: &CStr) -> Result<Report, JailError> {
+    pub fn apply(&self, level: Level, _program: Option<&CStr>) -> Result<Report, JailError> {
         if level == Level::Strict
             && let Some(layer) = self.layers.first()
         {

@@ -1,7 +1,6 @@
 //! The mistakes. Each is one that a change could make and a review could miss, and breaks one promise.
 
-/// The tests that mutations are held against, without a mutation, as arguments of `cargo test`.
-pub(super) const BASELINE: [&str; 2] = [REWRITE, "-p conductor-pool --test worker"];
+mod jail;
 
 /// All tests of the rewrite: together they take seconds.
 const REWRITE: &str = "-p conductor-script";
@@ -29,7 +28,12 @@ impl Mutation {
 
 const HARNESS: &str = "pool/src/harness/harness.js";
 
-pub(super) const MUTATIONS: [Mutation; 20] = [
+/// Every mutation.
+pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
+    MUTATIONS.iter().chain(&jail::MUTATIONS)
+}
+
+const MUTATIONS: [Mutation; 20] = [
     // An `if` whose branches may give no value keeps the value of the statement before it.
     Mutation {
         name: "if-value",

@@ -140,9 +140,12 @@ impl Rules {
         let multiarch = MULTIARCH.iter().any(|directory| Path::new(directory).is_dir());
         let libraries: &[&str] = if multiarch { &MULTIARCH } else { &LIBRARIES };
         self.add_system(libraries, READ)?;
-        let real = program.canonicalize()?;
-        let stores: Vec<&str> = STORES.into_iter().filter(|store| real.starts_with(store)).collect();
-        self.add_system(&stores, READ)?;
+        let mut stores: Vec<&str> = STORES.into_iter().filter(|store| Path::new(store).is_dir()).collect();
+        if !stores.is_empty() {
+            let real = program.canonicalize()?;
+            stores.retain(|store| real.starts_with(store));
+            self.add_system(&stores, READ)?;
+        }
         self.add_system(&[LOADER_CACHE], READ_FILE)
     }
 

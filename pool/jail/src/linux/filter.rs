@@ -12,7 +12,7 @@
 mod dispatch;
 mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 
@@ -27,12 +27,15 @@ use tables::*;
 
 /// The first call that Linux 6.18 does not have; the numbers are the same on every architecture from 424 on. On x86_64
 /// everything above is either newer or x32 (bit 30).
-const FIRST_UNKNOWN: u32 = 470;
+const FIRST_UNKNOWN: usize = 470;
 
-/// Filters this thread's calls; `program` is the path of the one exec to come.
-pub(super) fn install(jail: &Jail, program: &CStr) -> io::Result<State> {
+/// The same number on every architecture.
+const CLONE3: usize = 435;
+
+/// Filters this thread's calls; `program` is the path of the one exec to come, if one is.
+pub(super) fn install(jail: &Jail, program: Option<&CStr>) -> io::Result<State> {
     let pid = u64::from(std::process::id());
-    let Some(filter) = compile(jail, pid, program.as_ptr() as u64)? else {
+    let Some(filter) = compile(jail, pid, program.map(|program| program.as_ptr() as u64))? else {
         return Ok(State::Missing("there is no table of this processor's system calls".to_owned()));
     };
     match seccompiler::apply_filter(&filter) {
@@ -45,31 +48,31 @@ pub(super) fn install(jail: &Jail, program: &CStr) -> io::Result<State> {
 }
 
 /// The filter's program; `None` on a processor without a table.
-fn compile(jail: &Jail, pid: u64, program: u64) -> io::Result<Option<BpfProgram>> {
+fn compile(jail: &Jail, pid: u64, program: Option<u64>) -> io::Result<Option<BpfProgram>> {
     let (Ok(target), Some(architecture)) = (std::env::consts::ARCH.try_into(), ARCHITECTURE) else {
         return Ok(None);
     };
-    let mut rules = Rules::new(jail, pid, program).calls;
-    let always: BTreeSet<i64> =
-        rules.iter().filter(|(_, rules)| rules.is_empty()).map(|(call, _)| *call).collect();
-    rules.retain(|_, rules| !rules.is_empty());
-    let decide = |number: u32| {
-        let number = i64::from(number);
-        if number == libc::SYS_clone3 {
-            Decision::Unknown
-        } else if always.contains(&number) {
-            Decision::Deny
-        } else if rules.contains_key(&number) {
-            Decision::Arguments
+    let rules = Rules::new(jail, pid, program).calls;
+    let mut decisions = vec![Decision::Allow; FIRST_UNKNOWN];
+    let mut by_arguments = BTreeMap::new();
+    for (call, rules) in rules {
+        // What would be beyond the end does not exist for the worker in any case.
+        let Some(place) = usize::try_from(call).ok().and_then(|call| decisions.get_mut(call)) else {
+            continue;
+        };
+        if rules.is_empty() {
+            *place = Decision::Deny;
         } else {
-            Decision::Allow
+            *place = Decision::Arguments;
+            by_arguments.insert(call, rules);
         }
-    };
+    }
+    decisions[CLONE3] = Decision::Unknown;
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let compiled: BpfProgram = SeccompFilter::new(rules.clone(), SeccompAction::Allow, denied, target)
+    let compiled: BpfProgram = SeccompFilter::new(by_arguments, SeccompAction::Allow, denied, target)
         .and_then(TryInto::try_into)
         .map_err(io::Error::other)?;
-    Ok(Some(dispatch(architecture, FIRST_UNKNOWN, decide, compiled)))
+    Ok(Some(dispatch(architecture, &decisions, compiled)))
 }
 
 /// What is denied: per call always (no rule), or if one of its rules matches.
@@ -78,7 +81,7 @@ struct Rules {
 }
 
 impl Rules {
-    fn new(jail: &Jail, pid: u64, program: u64) -> Self {
+    fn new(jail: &Jail, pid: u64, program: Option<u64>) -> Self {
         let mut rules = Self { calls: BTreeMap::new() };
         rules.deny(KERNEL);
         rules.deny(KERNEL_OF_THIS_PROCESSOR);
@@ -182,12 +185,15 @@ impl Rules {
     }
 
     /// Threads, signals to itself and the exec that makes it the worker are what a worker needs.
-    fn restrict_processes(&mut self, pid: u64, program: u64) {
+    fn restrict_processes(&mut self, pid: u64, program: Option<u64>) {
         self.deny_if(libc::SYS_clone, &THREADS.map(|flags| differs(0, flags)));
         for call in [libc::SYS_kill, libc::SYS_tgkill] {
             self.deny_if(call, &[differs(0, pid)]);
         }
-        self.deny_if(libc::SYS_execve, &[differs_64(0, program)]);
+        match program {
+            Some(program) => self.deny_if(libc::SYS_execve, &[differs_64(0, program)]),
+            None => self.deny(&[libc::SYS_execve]),
+        }
         // To outlive the daemon.
         self.deny_if(libc::SYS_prctl, &[equals(0, libc::PR_SET_PDEATHSIG.unsigned_abs().into())]);
     }

@@ -30,17 +30,11 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// The whole filter: calls of another architecture's interface kill the process, `decide` is asked for each number below
-/// `end`, all above are unknown, and `rules` decide the rest.
-pub(super) fn dispatch(
-    architecture: u32,
-    end: u32,
-    decide: impl Fn(u32) -> Decision,
-    rules: BpfProgram,
-) -> BpfProgram {
+/// The whole filter: calls of another architecture's interface kill the process, each number has its decision, all above
+/// are unknown, and `rules` decide the rest.
+pub(super) fn dispatch(architecture: u32, decisions: &[Decision], rules: BpfProgram) -> BpfProgram {
     let mut runs: Vec<(u32, Decision)> = Vec::new();
-    let numbers = (0..end).map(|number| (number, decide(number))).chain([(end, Decision::Unknown)]);
-    for (number, decision) in numbers {
+    for (number, decision) in (0..).zip(decisions.iter().copied().chain([Decision::Unknown])) {
         if runs.last().is_none_or(|(_, last)| *last != decision) {
             runs.push((number, decision));
         }
@@ -138,17 +132,18 @@ mod tests {
 
     #[test]
     fn every_number_ends_where_it_should() {
-        let patterns: [fn(u32) -> Decision; 4] = [
+        let patterns: [fn(usize) -> Decision; 4] = [
             |_| Decision::Allow,
             |number| if number % 2 == 0 { Decision::Deny } else { Decision::Allow },
-            |number| [Decision::Arguments, Decision::Deny, Decision::Unknown][number as usize % 3],
+            |number| [Decision::Arguments, Decision::Deny, Decision::Unknown][number % 3],
             |number| if number < 100 { Decision::Arguments } else { Decision::Deny },
         ];
         for decide in patterns {
-            let end = 200;
-            let filter = dispatch(7, end, decide, vec![instruction(RETURN, 0, 0, RULES)]);
-            for number in (0..end + 10).chain([u32::MAX]) {
-                let expected = match if number < end { decide(number) } else { Decision::Unknown } {
+            let decisions: Vec<_> = (0..200).map(decide).collect();
+            let filter = dispatch(7, &decisions, vec![instruction(RETURN, 0, 0, RULES)]);
+            for number in (0..210).chain([u32::MAX]) {
+                let decision = decisions.get(number as usize).copied().unwrap_or(Decision::Unknown);
+                let expected = match decision {
                     Decision::Allow => ALLOW,
                     Decision::Deny => DENY,
                     Decision::Unknown => UNKNOWN,
