@@ -87,7 +87,7 @@ fn calls_of_another_interface_get_nowhere() {
             assert_eq!(end, libc::SECCOMP_RET_KILL_PROCESS, "{architecture:#x}");
         }
         // x32, calls from the future, and no call at all.
-        for number in [0x4000_0000, 0x4000_0001 + 56, FIRST_UNKNOWN as u32, 512, 547, u32::MAX] {
+        for number in [0x4000_0000, 0x4000_0001 + 56, FIRST_UNKNOWN.try_into().unwrap(), 512, 547, u32::MAX] {
             assert_eq!(execute(&filter.0, &data(ARCHITECTURE, number, &[])), UNKNOWN, "{number:#x}");
         }
         assert_eq!(filter.call(libc::SYS_clone3, &[]), UNKNOWN);
