@@ -73,6 +73,7 @@ impl Learnt {
         drop(shapes);
         if let Err(error) = write(&self.file, &json) {
             tracing::warn!(%error, "what was learnt of tools cannot be kept");
+            self.shapes().is_saved = false;
         }
     }
 

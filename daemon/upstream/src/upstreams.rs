@@ -13,7 +13,7 @@ mod watching;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::Client;
@@ -82,7 +82,7 @@ pub struct Upstreams(Arc<Inner>);
 struct Inner {
     options: UpstreamsOptions,
     login_shell: LoginShell,
-    http: OnceLock<Result<Client, String>>,
+    http: Mutex<Option<Client>>,
     authorities: Authorities,
     registry: Mutex<Registry>,
     /// Counts changes of manifests.
@@ -112,7 +112,7 @@ impl Upstreams {
         Self(Arc::new(Inner {
             options,
             login_shell: LoginShell::default(),
-            http: OnceLock::new(),
+            http: Mutex::default(),
             authorities,
             registry: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -334,7 +334,12 @@ impl Inner {
     }
 
     fn http(&self) -> Result<Client, String> {
-        self.http.get_or_init(|| http::client().map_err(|error| error.to_string())).clone()
+        let mut made = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_none() {
+            // A failure is not kept: it may be want of descriptors or memory.
+            *made = Some(http::client().map_err(|error| error.to_string())?);
+        }
+        Ok(made.clone().expect("was just made"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -82,20 +82,23 @@ fn thread_gone() -> io::Error {
     io::Error::other("the thread that starts workers has ended")
 }
 
-fn thread() -> io::Result<&'static mpsc::Sender<Request>> {
-    static THREAD: OnceLock<io::Result<mpsc::Sender<Request>>> = OnceLock::new();
-    let started = THREAD.get_or_init(|| {
-        let (sender, mut requests) = mpsc::channel::<Request>(QUEUE);
-        let body = move || {
-            while let Some(Request { start, answer }) = requests.blocking_recv() {
-                // Receiver gone: the caller gave up, and dropping the answer kills the process.
-                answer.send(start.run_here()).ok();
-            }
-        };
-        std::thread::Builder::new().name("worker-start".to_owned()).spawn(body)?;
-        Ok(sender)
-    });
-    started.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+fn thread() -> io::Result<mpsc::Sender<Request>> {
+    // A failure is not kept: the machine may have a thread to spare the next time.
+    static THREAD: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sender) = &*thread {
+        return Ok(sender.clone());
+    }
+    let (sender, mut requests) = mpsc::channel::<Request>(QUEUE);
+    let body = move || {
+        while let Some(Request { start, answer }) = requests.blocking_recv() {
+            // Receiver gone: the caller gave up, and dropping the answer kills the process.
+            answer.send(start.run_here()).ok();
+        }
+    };
+    std::thread::Builder::new().name("worker-start".to_owned()).spawn(body)?;
+    *thread = Some(sender.clone());
+    Ok(sender)
 }
 
 /// A pipe as (read end, write end), both above the numbers that the child's descriptors get: a `dup2` in the child must

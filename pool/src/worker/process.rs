@@ -7,8 +7,8 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use conductor_jail::cgroup::Leaf;
@@ -243,41 +243,44 @@ impl Dying {
     }
 }
 
-/// The thread that collects the status of killed processes. One that hangs in the kernel delays no other.
-fn reaper() -> Option<&'static Sender<Dying>> {
-    static REAPER: OnceLock<Option<Sender<Dying>>> = OnceLock::new();
-    let start = || {
+/// The thread that collects the status of killed processes. One that hangs in the kernel delays no other. `None` where
+/// the machine is out of threads just now.
+fn reaper() -> Option<Sender<Dying>> {
+    static REAPER: Mutex<Option<Sender<Dying>>> = Mutex::new(None);
+    let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
+    if reaper.is_none() {
         // Unbounded, because dropping a process must not block; it never holds more than there are live workers.
         let (sender, dead) = channel::<Dying>();
-        let body = move || {
-            let mut dying: Vec<Dying> = Vec::new();
-            let mut interval = REAP_INTERVAL;
-            loop {
-                let next = if dying.is_empty() {
-                    dead.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                } else {
-                    dead.recv_timeout(interval)
-                };
-                match next {
-                    Ok(process) => {
-                        dying.push(process);
-                        interval = REAP_INTERVAL;
-                    }
-                    Err(RecvTimeoutError::Timeout) => interval = (interval * 2).min(MAX_REAP_INTERVAL),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-                for gone in dying.extract_if(.., Dying::is_gone) {
-                    if let Some(done) = gone.done {
-                        // Receiver gone: nobody waits for this one.
-                        done.send(()).ok();
-                    }
-                }
-            }
+        std::thread::Builder::new().name("worker-reap".to_owned()).spawn(move || reap_all(&dead)).ok()?;
+        *reaper = Some(sender);
+    }
+    reaper.clone()
+}
+
+fn reap_all(dead: &Receiver<Dying>) {
+    let mut dying: Vec<Dying> = Vec::new();
+    let mut interval = REAP_INTERVAL;
+    loop {
+        let next = if dying.is_empty() {
+            dead.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            dead.recv_timeout(interval)
         };
-        std::thread::Builder::new().name("worker-reap".to_owned()).spawn(body).ok()?;
-        Some(sender)
-    };
-    REAPER.get_or_init(start).as_ref()
+        match next {
+            Ok(process) => {
+                dying.push(process);
+                interval = REAP_INTERVAL;
+            }
+            Err(RecvTimeoutError::Timeout) => interval = (interval * 2).min(MAX_REAP_INTERVAL),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for gone in dying.extract_if(.., Dying::is_gone) {
+            if let Some(done) = gone.done {
+                // Receiver gone: nobody waits for this one.
+                done.send(()).ok();
+            }
+        }
+    }
 }
 
 #[cfg(test)]

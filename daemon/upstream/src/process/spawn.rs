@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -103,18 +103,21 @@ fn thread_gone() -> io::Error {
 
 /// `PR_SET_PDEATHSIG` fires when the starting *thread* ends (prctl(2)), so the thread belongs to the process: started once,
 /// never ended.
-fn thread() -> io::Result<&'static mpsc::Sender<Request>> {
-    static THREAD: OnceLock<io::Result<mpsc::Sender<Request>>> = OnceLock::new();
-    let started = THREAD.get_or_init(|| {
-        let (sender, mut requests) = mpsc::channel::<Request>(QUEUE);
-        let body = move || {
-            while let Some(Request { launch, runtime, answer }) = requests.blocking_recv() {
-                // Receiver gone: the caller gave up, and dropping the answer kills the process.
-                answer.send(launch.run_here(&runtime)).ok();
-            }
-        };
-        std::thread::Builder::new().name("upstream-start".to_owned()).spawn(body)?;
-        Ok(sender)
-    });
-    started.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+fn thread() -> io::Result<mpsc::Sender<Request>> {
+    // A failure is not kept: the machine may have a thread to spare the next time.
+    static THREAD: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sender) = &*thread {
+        return Ok(sender.clone());
+    }
+    let (sender, mut requests) = mpsc::channel::<Request>(QUEUE);
+    let body = move || {
+        while let Some(Request { launch, runtime, answer }) = requests.blocking_recv() {
+            // Receiver gone: the caller gave up, and dropping the answer kills the process.
+            answer.send(launch.run_here(&runtime)).ok();
+        }
+    };
+    std::thread::Builder::new().name("upstream-start".to_owned()).spawn(body)?;
+    *thread = Some(sender.clone());
+    Ok(sender)
 }
