@@ -33,6 +33,8 @@ pub(crate) struct Users {
     asking: AtomicUsize,
     /// The server answered a call since this was asked last.
     answered: AtomicBool,
+    /// A call ran into its timeout since this was asked last.
+    late: AtomicBool,
     /// For whoever waits for the end of all calls.
     changed: Notify,
     /// For the connection's task.
@@ -73,6 +75,15 @@ impl Users {
 
     pub(crate) fn take_answered(&self) -> bool {
         self.answered.swap(false, Ordering::Relaxed)
+    }
+
+    /// A call that is still there has run into its timeout.
+    pub(crate) fn was_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_late(&self) -> bool {
+        self.late.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn n_calls(&self) -> usize {

@@ -184,6 +184,9 @@ impl Lease {
             Ok(_) | Err(Failure::Call(CallError::JsonRpc { .. } | CallError::TooLarge { .. }))
         );
         self.answered.fetch_or(answered, Ordering::Relaxed);
+        if matches!(sent, Err(Failure::Call(CallError::Timeout { .. }))) {
+            live.users.was_late();
+        }
         match sent {
             Ok(result) => Ok(result),
             Err(failure) => Err(live.explain(server, method, failure).await),

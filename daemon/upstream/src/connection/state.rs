@@ -87,6 +87,8 @@ struct Ready {
     in_flight: usize,
     heard_at: Instant,
     pinging: bool,
+    /// A call has run into its timeout, and nothing was heard since.
+    suspect: bool,
 }
 
 /// The phase, for status.
@@ -148,6 +150,7 @@ impl State {
         ready.used_at = now;
         if answered {
             ready.heard_at = now;
+            ready.suspect = false;
             self.failures = 0;
         }
     }
@@ -166,11 +169,25 @@ impl State {
         self.life.idle_timeout.filter(|_| self.life.start == Start::Lazy && !self.watched)
     }
 
+    /// A call of the current server ran into its timeout: the server hangs, or just that call does. A sign of life tells,
+    /// and is asked for while more calls wait: under steady calls a server that hangs would never be unused.
+    pub(crate) fn timed_out(&mut self) {
+        if let Phase::Ready(ready) = &mut self.phase {
+            ready.suspect = true;
+        }
+    }
+
     pub(crate) fn started(&mut self, now: Instant) {
         debug_assert_eq!(self.phase, Phase::Starting);
         self.wanted = false;
-        self.phase =
-            Phase::Ready(Ready { since: now, used_at: now, in_flight: 0, heard_at: now, pinging: false });
+        self.phase = Phase::Ready(Ready {
+            since: now,
+            used_at: now,
+            in_flight: 0,
+            heard_at: now,
+            pinging: false,
+            suspect: false,
+        });
     }
 
     /// The attempt failed; whoever waited was told.
@@ -193,10 +210,11 @@ impl State {
         ready.pinging = false;
         if answered {
             ready.heard_at = now;
+            ready.suspect = false;
             return None;
         }
         // Whoever computes for a call cannot answer; the call has a timeout of its own.
-        if ready.in_flight > 0 {
+        if ready.in_flight > 0 && !ready.suspect {
             ready.heard_at = now;
             return None;
         }
@@ -239,6 +257,10 @@ impl State {
                 if self.life.max_lifetime.is_some_and(|max| now >= ready.since + max) {
                     self.phase = Phase::Idle;
                     return Some(Action::Retire(Why::Lifetime));
+                }
+                if ready.suspect && !ready.pinging {
+                    ready.pinging = true;
+                    return Some(Action::Ping);
                 }
                 if ready.in_flight > 0 {
                     return None;

@@ -160,6 +160,9 @@ impl Task {
                 // Cancel-safe: a stored permit is not lost before it is awaited.
                 () = left(self.current.as_deref()) => {
                     if let Some(Live { users, .. }) = self.current.as_deref() {
+                        if users.take_late() {
+                            self.parts.state.timed_out();
+                        }
                         self.parts.state.released(Instant::now(), users.n_calls(), users.take_answered());
                     }
                 }

@@ -251,3 +251,27 @@ fn simulate(seed: u64) {
     }
     assert_eq!(state.want(now), Verdict::Use, "seed {seed}");
 }
+
+#[test]
+fn a_server_that_hangs_under_calls_is_replaced_and_one_that_is_busy_is_not() {
+    let now = Instant::now();
+    for answers in [true, false] {
+        let mut state = ready(lazy(), now);
+        assert_eq!(state.want(now), Verdict::Use);
+        assert_eq!(state.want(now), Verdict::Use);
+        state.timed_out();
+        state.released(now + SECOND, 1, false);
+        assert_eq!(state.due(now + SECOND), Some(Action::Ping), "although another call waits");
+        assert_eq!(state.due(now + SECOND), None, "one at a time");
+        let retired = state.pinged(now + 20 * SECOND, answers);
+        assert_eq!(retired, (!answers).then_some(Action::Retire(Why::Unhealthy)));
+        assert_eq!(state.want(now + 20 * SECOND), if answers { Verdict::Use } else { Verdict::Wait });
+    }
+    let mut state = ready(lazy(), now);
+    assert_eq!(state.want(now), Verdict::Use);
+    assert_eq!(state.want(now), Verdict::Use);
+    state.timed_out();
+    assert_eq!(state.due(now), Some(Action::Ping));
+    state.released(now, 1, true);
+    assert_eq!(state.pinged(now + 20 * SECOND, false), None, "it has answered a call meanwhile");
+}
