@@ -1,14 +1,15 @@
 //! The Deno executable of the daemon: found or fetched once, in the background, while sessions are already served.
 //!
 //! [`DenoTask`] owns the search; everyone else holds a [`DenoHandle`] and reads its state. A failed search is made again when
-//! a call needs Deno and the last attempt is older than [`RETRY_AFTER`], or when the configuration is read again.
+//! a call needs Deno and the last attempt is older than [`RETRY_AFTER`] or [`LOOK_AFTER`], one that succeeded when workers do not
+//! start any more, and any when the configuration is read again.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use conductor_deno::{DenoBinary, FetchOptions, Progress, Search};
+use conductor_deno::{DenoBinary, FetchOptions, ObtainError, Progress, Search};
 use conductor_protocol::status::DenoStatus;
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +17,9 @@ use crate::exec::CallEvent;
 
 /// A registry that was out of reach is not asked again sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// Files that were not there are not looked for again sooner.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a waiting call is told how far a fetch is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -26,7 +30,11 @@ pub enum DenoState {
     Searching,
     Fetching(FetchProgress),
     Ready(Arc<DenoBinary>),
-    Failed { error: Arc<str>, at: Instant },
+    /// Not tried again before then.
+    Failed {
+        error: Arc<str>,
+        until: Instant,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +51,7 @@ pub struct DenoHandle {
     state: watch::Receiver<DenoState>,
     /// One pending request is as good as many.
     again: mpsc::Sender<()>,
+    doubted_at: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Owns the search for Deno.
@@ -59,7 +68,10 @@ impl DenoTask {
     pub fn new(explicit: watch::Receiver<Option<PathBuf>>, data_dir: PathBuf) -> (Self, DenoHandle) {
         let (state, state_reader) = watch::channel(DenoState::Searching);
         let (again, again_reader) = mpsc::channel(1);
-        (Self { explicit, data_dir, state, again: again_reader }, DenoHandle { state: state_reader, again })
+        (
+            Self { explicit, data_dir, state, again: again_reader },
+            DenoHandle { state: state_reader, again, doubted_at: Arc::default() },
+        )
     }
 
     /// Searches now and whenever asked again. Ends when every handle is gone.
@@ -97,8 +109,14 @@ impl DenoTask {
                 tracing::info!(path = %deno.path.display(), version = %deno.version, origin = %deno.origin, "Deno is ready");
                 DenoState::Ready(Arc::new(deno))
             }
-            Ok(Err(error)) => failed(&format!("{}\nhint: {}", crate::error_chain(&error), error.hint())),
-            Err(panicked) => failed(&format!("the search failed: {panicked}")),
+            Ok(Err(error)) => {
+                let pause = match error {
+                    ObtainError::Find(_) => LOOK_AFTER,
+                    ObtainError::Fetch { .. } => RETRY_AFTER,
+                };
+                failed(&format!("{}\nhint: {}", crate::error_chain(&error), error.hint()), pause)
+            }
+            Err(panicked) => failed(&format!("the search failed: {panicked}"), LOOK_AFTER),
         };
         self.state.send_replace(state);
     }
@@ -112,9 +130,9 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn failed(error: &str) -> DenoState {
+fn failed(error: &str, pause: Duration) -> DenoState {
     tracing::error!(error, "there is no Deno to run code");
-    DenoState::Failed { error: error.into(), at: Instant::now() }
+    DenoState::Failed { error: error.into(), until: Instant::now() + pause }
 }
 
 fn told(progress: &Progress) -> FetchProgress {
@@ -144,6 +162,16 @@ impl DenoHandle {
         let _already_asked = self.again.try_send(());
     }
 
+    /// Workers do not start any more: the executable may have been removed or replaced. Whoever calls after a new search is
+    /// told what it found. Many may doubt at once; one search in [`LOOK_AFTER`] is enough.
+    pub fn doubt(&self) {
+        let mut doubted_at = self.doubted_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubted_at.is_none_or(|at| at.elapsed() >= LOOK_AFTER) {
+            *doubted_at = Some(Instant::now());
+            self.search_again();
+        }
+    }
+
     /// Waits for the executable, telling `events` how a fetch goes.
     ///
     /// # Errors
@@ -153,8 +181,8 @@ impl DenoHandle {
     /// Nothing is lost.
     pub async fn ready(&self, events: Option<&mpsc::Sender<CallEvent>>) -> Result<Arc<DenoBinary>, Arc<str>> {
         let mut state = self.state.clone();
-        if let DenoState::Failed { at, .. } = &*state.borrow_and_update()
-            && at.elapsed() > RETRY_AFTER
+        if let DenoState::Failed { until, .. } = &*state.borrow_and_update()
+            && Instant::now() > *until
         {
             self.search_again();
         }
@@ -163,7 +191,7 @@ impl DenoHandle {
             let now = state.borrow_and_update().clone();
             match now {
                 DenoState::Ready(deno) => return Ok(deno),
-                DenoState::Failed { error, at } if at.elapsed() <= RETRY_AFTER => return Err(error),
+                DenoState::Failed { error, until } if Instant::now() <= until => return Err(error),
                 DenoState::Fetching(progress) if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) => {
                     told_at = Some(Instant::now());
                     if let Some(events) = events {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conductor_pool::{Host, Job, PoolHandle, RunEvent, RunReport};
+use conductor_pool::{Host, Job, LeaseError, PoolHandle, RunEvent, RunReport};
 use conductor_script::Script;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -252,7 +252,12 @@ impl Executor {
             .map_err(|error| Box::new(ErrorReport::from_text(ErrorType::Busy, &error.to_string())))?;
         let spec = Arc::new(profile.worker_spec(&deno.path, &self.dirs, packages));
         let lease = self.pool.lease(spec, caller.session, None).await;
-        let lease = lease.map_err(|error| Box::new(failure::from_lease_error(&error)))?;
+        let lease = lease.map_err(|error| {
+            if matches!(error, LeaseError::Broken { .. }) {
+                self.deno.doubt();
+            }
+            Box::new(failure::from_lease_error(&error))
+        })?;
         if let Some(provided) = provided.as_ref().filter(|_| !asked.is_empty()) {
             self.packages.used(profile, provided, &asked);
         }

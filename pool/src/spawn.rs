@@ -130,6 +130,7 @@ impl Inner {
     async fn deno_dir(&self, deno: &Path, directories: &Directories) -> Result<DenoDir, SpawnError> {
         let mut prepared = self.prepared.lock().await;
         if let Some(deno_dir) = prepared.get(deno)
+            && deno_dir.is_for(deno)
             && deno_dir.is_sealed()
         {
             return Ok(deno_dir.clone());

@@ -77,6 +77,11 @@ impl DenoDir {
         &self.path
     }
 
+    /// Whether it was filled by the executable that is at this path now.
+    pub(crate) fn is_for(&self, deno: &Path) -> bool {
+        key(deno).is_ok_and(|key| self.root.file_name() == Some(key.as_ref()))
+    }
+
     /// A quick look whether it is still there and nothing in it can be written; its content was checked when this value
     /// was made, and cannot have changed since if that is so.
     pub(crate) fn is_sealed(&self) -> bool {
