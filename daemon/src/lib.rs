@@ -18,6 +18,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod deno;
+mod descriptors;
 pub mod dirs;
 pub mod exec;
 pub mod exit_code;

@@ -2,7 +2,8 @@
 //!
 //! [`Endpoint::claim`] makes a directory that only the user can enter, takes a lock beside the socket, and binds. Only the
 //! holder of the lock ever removes a socket file, and only one that is a socket nobody answers on; so two daemons that
-//! start at once cannot take each other's place. [`Endpoint::adopt`] takes a socket that a service manager has bound, after
+//! start at once cannot take each other's place. When the file is taken away, as a log-out takes the whole runtime directory,
+//! [`Endpoint::keep_place`] listens there anew, or tells that another daemon does. [`Endpoint::adopt`] takes a socket that a service manager has bound, after
 //! the same checks; its file stays the manager's. Owns the socket and the lock until it is dropped.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -11,6 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use conductor_protocol::endpoint;
 use interprocess::local_socket::tokio::{Listener, Stream};
@@ -23,6 +25,16 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 
+/// How long a daemon that finds the lock taken waits to see its holder listen: it may be about to, or about to find out that
+/// its socket is gone, every [`LOOK`].
+const HOLDER_TIME: Duration = Duration::from_secs(3);
+
+/// How often the daemon looks whether its socket is still where clients look for it. Two system calls.
+pub const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two looks at a holder that does not listen.
+const HOLDER_LOOK: Duration = Duration::from_millis(20);
+
 /// Longest chain of parents looked at.
 const MAX_ANCESTORS: usize = 256;
 
@@ -31,9 +43,14 @@ const MAX_ANCESTORS: usize = 256;
 pub struct Endpoint {
     listener: Listener,
     path: PathBuf,
+    /// The socket's file if it is ours to remove; a service manager's is not.
+    file: Option<FileId>,
     /// Held as long as the socket is.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
+
+/// Names one file for as long as it exists: device and number.
+type FileId = (u64, u64);
 
 /// Why the daemon cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +115,29 @@ impl Endpoint {
         make_private(directory_of(path))?;
         let lock = lock(path)?;
         remove_stale(path)?;
-        let bind_error = |source| ClaimError::Bind { path: path.to_owned(), source };
-        let name = path.to_fs_name::<GenericFilePath>().map_err(bind_error)?;
-        let listener = ListenerOptions::new().name(name).mode(0o600).create_tokio().map_err(bind_error)?;
-        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+        let (listener, file) = listen(path)?;
+        Ok(Self { listener, path: path.to_owned(), file: Some(file), lock })
+    }
+
+    /// Listens anew if the socket's file is gone; true when it had to. Connections go on, those that nobody has accepted are
+    /// closed. What a service manager has bound it must see to itself.
+    ///
+    /// # Errors
+    /// [`ClaimError::AlreadyRunning`] when another daemon has taken the place; else the place cannot be used for now.
+    pub fn keep_place(&mut self) -> Result<bool, ClaimError> {
+        if self.file.is_none() || file_id(&self.path) == self.file {
+            return Ok(false);
+        }
+        make_private(directory_of(&self.path))?;
+        // The lock went with the directory, and the one that is there may be another's.
+        let held = self.lock.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        if file_id(&lock_path(&self.path)) != held {
+            self.lock = lock(&self.path)?;
+        }
+        remove_stale(&self.path)?;
+        let (listener, file) = listen(&self.path)?;
+        (self.listener, self.file) = (listener, Some(file));
+        Ok(true)
     }
 
     /// Takes a socket on which a service manager listens already. `candidates` is where clients look.
@@ -123,7 +159,7 @@ impl Endpoint {
         let bind_error = |source| ClaimError::Bind { path: path.clone(), source };
         // Made from a descriptor it removes no file when it is dropped: the manager goes on listening.
         let listener = UnixSocketListener::try_from(socket).map_err(bind_error)?;
-        Ok(Self { listener: listener.into(), path, _lock: lock })
+        Ok(Self { listener: listener.into(), path, file: None, lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -157,6 +193,34 @@ impl Endpoint {
             }
         }
     }
+}
+
+impl Drop for Endpoint {
+    /// Removes the socket's file, unless it is another daemon's by now.
+    fn drop(&mut self) {
+        if self.file.is_some() && file_id(&self.path) == self.file {
+            // What cannot be removed is stale, and the next daemon sees that.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Binds a socket that only the user can connect to.
+fn listen(path: &Path) -> Result<(Listener, FileId), ClaimError> {
+    let failed = |source| ClaimError::Bind { path: path.to_owned(), source };
+    let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
+    let options = ListenerOptions::new().name(name).mode(0o600).reclaim_name(false);
+    let listener = options.create_tokio().map_err(failed)?;
+    let file = file_id(path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    Ok((listener, file))
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    path.symlink_metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    path.with_extension("lock")
 }
 
 fn own_pid() -> i32 {
@@ -230,15 +294,23 @@ fn listening_path(socket: &OwnedFd) -> Result<PathBuf, ClaimError> {
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, ClaimError> {
-    let lock_path = path.with_extension("lock");
+    let lock_path = lock_path(path);
     let failed = |source| ClaimError::Directory { path: lock_path.clone(), source };
     let mut options = OpenOptions::new();
-    let file =
+    let mut file =
         options.write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(failed)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => ClaimError::AlreadyRunning { path: path.to_owned() },
-        errno => failed(errno.into()),
-    })
+    let until = Instant::now() + HOLDER_TIME;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        if UnixStream::connect(path).is_ok() || Instant::now() >= until {
+            return Err(ClaimError::AlreadyRunning { path: path.to_owned() });
+        }
+        std::thread::sleep(HOLDER_LOOK);
+    }
 }
 
 /// Removes a socket that a daemon left behind. Call with the lock held.
@@ -330,6 +402,36 @@ mod tests {
         assert!(path.exists(), "the loser touches nothing");
         drop(first);
         claim(&path).expect("is free again");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_taken_away_is_there_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/s.sock");
+        let mut endpoint = claim(&path).expect("is free");
+        assert!(!endpoint.keep_place().expect("is in place"));
+        std::fs::remove_file(&path).expect("removes the socket");
+        assert!(endpoint.keep_place().expect("listens anew"));
+        UnixStream::connect(&path).expect("somebody listens");
+        std::fs::remove_dir_all(dir.path().join("run")).expect("removes the directory");
+        assert!(endpoint.keep_place().expect("listens anew"));
+        UnixStream::connect(&path).expect("somebody listens");
+        assert!(matches!(claim(&path), Err(ClaimError::AlreadyRunning { .. })), "the lock is held again");
+        drop(endpoint);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_another_daemon_has_taken_is_left_to_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/s.sock");
+        let mut first = claim(&path).expect("is free");
+        std::fs::remove_dir_all(dir.path().join("run")).expect("removes the directory");
+        let second = claim(&path).expect("is free");
+        assert!(matches!(first.keep_place(), Err(ClaimError::AlreadyRunning { .. })));
+        drop(first);
+        UnixStream::connect(&path).expect("the second one listens as before");
+        drop(second);
     }
 
     #[tokio::test]

@@ -157,6 +157,18 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
         let _told = handshake::reject(&mut writer, RejectCode::Draining, "the daemon is going down").await;
         return;
     }
+    let connected = shared.registry.n_connections();
+    if connected > shared.max_connections {
+        let text = format!(
+            "{} clients are connected, as many as the limit on open files lets in\nhint: end some of them, or raise the limit: \
+             `LimitNOFILE=` of the service, `ulimit -n` in a shell",
+            shared.max_connections
+        );
+        tracing::warn!(connected, "a client is turned away: there are too many");
+        // client gone: nobody to tell
+        let _told = handshake::reject(&mut writer, RejectCode::Busy, &text).await;
+        return;
+    }
     let config = shared.config();
     let missing = |hello: &Hello| match &config.config {
         Ok(config) => profile::missing_variables(config, &hello.env, &hello.cwd, &shared.dirs),

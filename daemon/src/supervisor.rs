@@ -25,7 +25,7 @@ use crate::dirs::{Dirs, NoHome};
 use crate::exec::{Executor, Parts};
 use crate::http::{self, Http};
 use crate::jail::{self, Jail};
-use crate::listener::{ClaimError, Endpoint};
+use crate::listener::{self, ClaimError, Endpoint};
 use crate::packages::PackageService;
 use crate::service::{Service, ServiceError, watchdog};
 use crate::session::registry::Registry;
@@ -34,7 +34,7 @@ use crate::signals::{SignalEvent, Signals};
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::upstreams::UpstreamService;
-use crate::{error_chain, exit_code, session, telemetry};
+use crate::{descriptors, error_chain, exit_code, session, telemetry};
 
 /// Time for running calls when the daemon goes down; below the 90 s after which service managers kill.
 const GRACE: Duration = Duration::from_secs(30);
@@ -70,6 +70,8 @@ pub struct Shared {
     pub(crate) registry: Registry,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) socket: PathBuf,
+    /// Clients that may be connected at a time.
+    pub(crate) max_connections: usize,
     pub(crate) started_at: Instant,
     config: watch::Receiver<Arc<ConfigInUse>>,
     phase: watch::Receiver<Phase>,
@@ -253,6 +255,8 @@ struct Supervisor {
     tasks: JoinSet<()>,
     sessions: JoinSet<()>,
     service: Service,
+    /// The socket is gone and could not be made again so far.
+    is_out_of_place: bool,
     exit_code: u8,
 }
 
@@ -265,6 +269,7 @@ impl Supervisor {
     ) -> Result<Self, StartError> {
         // Before anything is started, which would stay behind in the old group.
         let cgroups = Cgroups::settle();
+        let max_connections = descriptors::raise().map_err(StartError::Os)?;
         let stats = Arc::new(Stats::default());
         let in_use = first_config(&options, &dirs, &stats);
         let parsed = in_use.config.as_ref().ok();
@@ -324,6 +329,7 @@ impl Supervisor {
             registry,
             commands: command_sender,
             socket,
+            max_connections,
             started_at: Instant::now(),
             config: config_reader,
             phase: phase_reader,
@@ -338,11 +344,12 @@ impl Supervisor {
             tasks,
             sessions,
             service,
+            is_out_of_place: false,
             exit_code: exit_code::OK,
         })
     }
 
-    async fn run(mut self, endpoint: Endpoint, mut signals: Signals) -> Result<u8, StartError> {
+    async fn run(mut self, mut endpoint: Endpoint, mut signals: Signals) -> Result<u8, StartError> {
         tracing::info!(socket = %endpoint.path().display(), pid = std::process::id(), build = crate::BUILD, "ready");
         self.service.notifier.ready("serving");
         if let Some(limit) = self.service.watchdog {
@@ -350,6 +357,8 @@ impl Supervisor {
         }
         // Not among the tasks, since it ends on the way down, which waits for it as for a session.
         self.sessions.spawn(http::serve(self.shared.clone()));
+        let mut look = tokio::time::interval(listener::LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut idle = Box::pin(idle_exit(self.options.idle_exit, self.shared.registry.connections()));
         while !self.phase.borrow().is_draining() {
             tokio::select! {
@@ -365,6 +374,7 @@ impl Supervisor {
                 Some(ended) = self.tasks.join_next() => self.task_ended(ended),
                 Some(command) = self.commands.recv() => self.obey(command).await,
                 signal = signals.next() => self.obey_signal(signal).await,
+                _tick = look.tick() => self.keep_place(&mut endpoint),
                 () = &mut idle => {
                     tracing::info!("nobody is connected any more");
                     self.drain("idle");
@@ -376,6 +386,31 @@ impl Supervisor {
         self.go_down(signals).await;
         tracing::info!("stopped");
         Ok(self.exit_code)
+    }
+
+    /// Clients that do not find the socket start another daemon, which then finds the lock taken.
+    fn keep_place(&mut self, endpoint: &mut Endpoint) {
+        match endpoint.keep_place() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.is_out_of_place = false;
+                tracing::warn!(socket = %endpoint.path().display(), "the socket was gone and is there again");
+            }
+            Err(error @ ClaimError::AlreadyRunning { .. }) => {
+                tracing::warn!(%error, "the socket was gone, and another daemon has its place");
+                self.drain("another daemon has its place");
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                if !std::mem::replace(&mut self.is_out_of_place, true) {
+                    tracing::warn!(
+                        error,
+                        "the socket is gone and cannot be made again; this is tried until it works"
+                    );
+                    self.shared.stats.error("socket", error);
+                }
+            }
+        }
     }
 
     async fn obey(&mut self, command: Command) {

@@ -60,6 +60,10 @@ impl Registry {
         ConnectionCount { connections: self.connections.clone() }
     }
 
+    pub(crate) fn n_connections(&self) -> usize {
+        *self.connections.borrow()
+    }
+
     pub fn connections(&self) -> watch::Receiver<usize> {
         self.connections.subscribe()
     }
