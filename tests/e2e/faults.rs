@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use conductor_protocol::{ClientKind, Greeting, HANDSHAKE_TIMEOUT, RejectCode};
-use conductor_tests::{DEADLINE, Daemon, Home, Operator, Process, Shim, operator, wait_for};
+use conductor_tests::{DEADLINE, Daemon, Home, Noise, Operator, Process, Shim, operator, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -266,23 +266,6 @@ fn busy_worker(marks: &Path, killed: &HashSet<Identity>) -> Process {
     })
 }
 
-/// A small generator (xorshift), so that a failure can be repeated.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, most: u64) -> Vec<u8> {
-        let n = self.next() % most;
-        (0..n).map(|_| self.next().to_le_bytes()[0]).collect()
-    }
-}
-
 /// Speaks nonsense in one of several ways. The daemon may close the connection at any point, so errors say nothing.
 fn speak_nonsense(home: &Home, kind: usize, noise: &mut Noise) {
     let mut connection = Operator::connect(&home.socket()).expect("the daemon accepts");
@@ -311,7 +294,7 @@ fn speak_nonsense(home: &Home, kind: usize, noise: &mut Noise) {
 #[test]
 fn a_thousand_malformed_frames_leave_the_daemon_serving() {
     let (daemon, shim, held) = warm();
-    let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
+    let mut noise = Noise::of(0x9E37_79B9_7F4A_7C15);
     for round in 0..1000 {
         speak_nonsense(daemon.home(), round, &mut noise);
         if round % 100 == 0 {

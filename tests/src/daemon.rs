@@ -69,7 +69,7 @@ impl Daemon {
     fn command(home: &Home) -> Command {
         let mut command = home.command(&binaries::conductord());
         command.arg("--socket").arg(home.socket());
-        command.arg("--deno").arg(binaries::deno());
+        command.arg("--deno").arg(home.deno());
         command.arg("--log-file").arg(home.log_file()).args(["--log-format", "json"]);
         command.env("CONDUCTOR_LOG", "debug");
         let stderr = OpenOptions::new().create(true).append(true).open(home.path("stderr")).expect("a file");

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::binaries;
 use crate::process::Process;
 
 /// How long processes may take to end after the last fixture has been dropped.
@@ -56,6 +57,16 @@ impl Home {
         self.path("ws")
     }
 
+    /// The Deno that daemons of this home are given: its own, if it has one.
+    pub fn deno(&self) -> PathBuf {
+        Some(self.own_deno()).filter(|own| own.exists()).unwrap_or_else(binaries::deno)
+    }
+
+    /// Where a Deno can be put that the test may take away.
+    pub fn own_deno(&self) -> PathBuf {
+        self.path("bin/deno")
+    }
+
     pub fn config_file(&self) -> PathBuf {
         self.path("home/.config/conductor/config.toml")
     }
@@ -98,8 +109,9 @@ impl Home {
 
     /// The workers among them, whichever daemon started them and whether it still lives.
     pub fn workers(&self) -> Vec<Process> {
+        // A server of a test may be a Deno too, with a cache of its own elsewhere.
         let workers = Process::all().into_iter();
-        workers.filter(|process| process.is_worker_below(self.dir.path())).collect()
+        workers.filter(|process| process.is_worker_below(&self.home())).collect()
     }
 
     /// The daemons among them, also those that a shim has started.

@@ -5,6 +5,8 @@
 //! Daemon    one `conductord` in a Home: ready when it answers a status request; killed in the end
 //! Shim      one `conductor-shim` as an IDE would run it: requests, answers by id, everything it ever printed
 //! Answer    what a call of `run_deno_code` came to
+//! Held      what a daemon holds at a moment, to compare with another moment
+//! Noise     chance that can be had again from a seed
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! clients   MCP clients written by others, fetched into the build directory
 //! conformance  the server that the official conformance suite asks for
@@ -21,9 +23,11 @@ pub mod binaries;
 pub mod clients;
 pub mod conformance;
 pub mod daemon;
+pub mod held;
 pub mod home;
 pub mod manager;
 pub mod mutants;
+pub mod noise;
 pub mod operator;
 pub mod process;
 pub mod shim;
@@ -31,8 +35,10 @@ pub mod wait;
 
 pub use answer::Answer;
 pub use daemon::Daemon;
+pub use held::Held;
 pub use home::Home;
 pub use manager::Manager;
+pub use noise::Noise;
 pub use operator::Operator;
 pub use process::Process;
 pub use shim::Shim;

@@ -75,6 +75,23 @@ impl Process {
     }
 }
 
+/// Clock ticks since the machine booted, as [`Process::start_ticks`] counts them.
+///
+/// # Panics
+/// This is no Linux.
+pub fn now_ticks() -> u64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let uptime = fs::read_to_string("/proc/uptime").expect("Linux has it");
+    let seconds: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a time since the start is small and positive"
+    )]
+    let ticks = (seconds * TICKS_PER_SECOND) as u64;
+    ticks
+}
+
 /// Open descriptors of a process; none when it is gone.
 ///
 /// # Panics

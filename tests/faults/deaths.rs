@@ -1,0 +1,171 @@
+//! The daemon is killed under load, again and again: its callers' shims start the next one, each call is answered once, and of
+//! the dead one nothing is left: no worker, no launcher, no server, not even one that has left its parent.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use conductor_protocol::{AdminReply, AdminRequest};
+use conductor_tests::{DEADLINE, Home, Noise, Operator, Process, Shim, wait_for};
+use nix::sys::signal::Signal;
+
+use crate::bed;
+use crate::calls::{self, Call, KINDS, Outcome};
+use crate::{Size, tell};
+
+const CALLERS: usize = 4;
+
+/// How long the end of what a dead daemon has started may take. The kernel needs milliseconds; a machine with much else to do
+/// lets it have them late.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// Calls that every daemon answers before it dies.
+const SERVED: usize = 8;
+
+#[test]
+fn a_killed_daemon_costs_the_calls_it_ran_and_leaves_nothing() {
+    let mut noise = Noise::seeded();
+    let home = bed::home(2);
+    let kills = Size::asked().daemon_kills;
+    let enough = AtomicBool::new(false);
+    let right = AtomicUsize::new(0);
+    let mut deaths = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let calls: Vec<Call> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                let (home, enough, right, noise) = (&home, &enough, &right, noise.split());
+                scope.spawn(move || call(home, caller, enough, right, noise))
+            })
+            .collect();
+        let stop = StopOnDrop(&enough);
+        for round in 0..=kills {
+            let before = right.load(Ordering::Relaxed);
+            wait_for(&format!("daemon {round} serves"), 2 * DEADLINE, || {
+                let served = right.load(Ordering::Relaxed) - before;
+                if served >= SERVED { Ok(()) } else { Err(format!("{served} calls, {:#?}", home.daemons())) }
+            });
+            if round < kills {
+                std::thread::sleep(noise.milliseconds(0..100));
+                let (death, took) = kill_daemon(&home);
+                deaths.push(death);
+                slowest = slowest.max(took);
+            }
+        }
+        drop(stop);
+        callers.into_iter().flat_map(|caller| caller.join().expect("a caller")).collect()
+    });
+    judge(&calls, &deaths);
+    each_ran_at_most_once(&home);
+    let lost = calls.iter().filter(|call| matches!(call.outcome, Outcome::Lost)).count();
+    tell(format_args!(
+        "{} calls, {lost} lost with {kills} daemons; all was gone within {slowest:?}",
+        calls.len()
+    ));
+    stop_daemon(&home);
+}
+
+/// One caller with one shim for all daemons.
+fn call(
+    home: &Arc<Home>,
+    caller: usize,
+    enough: &AtomicBool,
+    right: &AtomicUsize,
+    mut noise: Noise,
+) -> Vec<Call> {
+    let shim = bed::session(home, Shim::with_autostart);
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.server.is_none_or(|name| name == "calm")).collect();
+    let mut made = Vec::new();
+    while !enough.load(Ordering::Relaxed) {
+        let kind = noise.choose(&kinds).expect("there are some");
+        let nonce = format!("{caller}-{}", made.len());
+        let call = calls::make(&shim, kind, nonce, &bed::marks(home), &mut noise);
+        right.fetch_add(usize::from(matches!(call.outcome, Outcome::Right)), Ordering::Relaxed);
+        made.push(call);
+    }
+    made
+}
+
+/// Kills the one daemon, and waits until everything is gone that it had started; tells when it was killed, and how long that took.
+fn kill_daemon(home: &Home) -> (Instant, Duration) {
+    let daemon = wait_for("one daemon runs", DEADLINE, || match &home.daemons()[..] {
+        [one] => Ok(one.clone()),
+        others => Err(format!("{others:?}")),
+    });
+    let family = descendants(&daemon);
+    assert!(!family.is_empty(), "workers are among them");
+    let killed = Instant::now();
+    daemon.signal(Signal::SIGKILL);
+    wait_for("nothing is left of the daemon", END_TIME, || {
+        let left: Vec<_> =
+            family.iter().filter(|it| Process::get(it.pid).is_some_and(|now| is_same(it, &now))).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    });
+    (killed, killed.elapsed())
+}
+
+/// All that a process has started, and what that has.
+fn descendants(of: &Process) -> Vec<Process> {
+    let all = Process::all();
+    let mut found = vec![of.clone()];
+    let mut at = 0;
+    while at < found.len() {
+        let parent = found[at].pid;
+        found.extend(all.iter().filter(|process| process.parent == parent).cloned());
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// Nobody collects a zombie whose parent has died but init, which is another's affair.
+fn is_same(then: &Process, now: &Process) -> bool {
+    now.start_ticks == then.start_ticks && !now.is_zombie()
+}
+
+fn judge(calls: &[Call], deaths: &[Instant]) {
+    let is_excused = |call: &Call| match &call.outcome {
+        Outcome::Right => true,
+        Outcome::Lost => deaths.iter().any(|death| call.sent <= *death && *death <= call.answered),
+        Outcome::Failed { .. } | Outcome::Wrong(_) => false,
+    };
+    let wrong: Vec<_> = calls.iter().filter(|call| !is_excused(call)).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} calls: {:#?}",
+        wrong.len(),
+        calls.len(),
+        &wrong[..wrong.len().min(5)]
+    );
+    assert!(
+        calls.iter().any(|call| matches!(call.outcome, Outcome::Lost)),
+        "no call was hit, so nothing was proved"
+    );
+}
+
+fn each_ran_at_most_once(home: &Home) {
+    let marks = fs::read_to_string(bed::marks(home)).expect("code left marks");
+    let mut ran: HashMap<&str, usize> = HashMap::new();
+    marks.lines().for_each(|nonce| *ran.entry(nonce).or_default() += 1);
+    let twice: Vec<_> = ran.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "ran more than once: {twice:?}");
+}
+
+fn stop_daemon(home: &Home) {
+    let reply = Operator::ask_once(&home.socket(), &AdminRequest::Stop).expect("is answered");
+    assert!(matches!(reply, AdminReply::Done { .. }), "{reply:?}");
+    wait_for("the daemon ends", DEADLINE, || match home.daemons() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+}
+
+/// Lets the callers end, even if the test fails while they run.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
