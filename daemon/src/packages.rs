@@ -83,7 +83,7 @@ impl PackageService {
     /// The directory cannot be made or written.
     pub fn open(dirs: &Dirs, source: DenoSpawn) -> io::Result<(Self, LayersTask)> {
         let mut config = LayersConfig::new(dirs.cache.join("layers"), FetchEnvironment::from_env());
-        let warms_for = source.warms_for()?;
+        let warms_for = source.warms_for();
         config.warm = Some(warm(source, warms_for.clone()));
         let (layers, task) = Layers::open(config)?;
         let service = Self {

@@ -116,7 +116,9 @@ pub enum StartError {
     Pool(#[from] conductor_pool::config::ConfigError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    #[error("cannot open the directory of package layers")]
+    #[error(
+        "cannot open the directory of package layers\nhint: make room on its disk, or name another place with XDG_CACHE_HOME"
+    )]
     Packages(#[source] io::Error),
     #[error(transparent)]
     Service(#[from] ServiceError),

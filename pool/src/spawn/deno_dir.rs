@@ -25,6 +25,8 @@ use tempfile::TempDir;
 
 const HARNESS: &str = include_str!("../harness/harness.js");
 
+const HARNESS_DIR: &str = "harness";
+
 /// The directories, existing and private.
 #[derive(Clone, Debug)]
 pub(crate) struct Directories {
@@ -37,9 +39,9 @@ impl Directories {
     /// Makes what is missing and restores a harness file that is not the one in this binary. A few system calls when
     /// all is well, so it runs at every boot.
     pub(crate) fn install(cache_dir: &Path) -> io::Result<Self> {
-        let harness_dir = cache_dir.join("harness");
+        let harness_dir = cache_dir.join(HARNESS_DIR);
         let directories = Self {
-            harness: harness_dir.join(format!("{}.js", short_hash(&[HARNESS.as_bytes()]))),
+            harness: harness_in(cache_dir),
             empty: cache_dir.join("empty"),
             deno_dirs: cache_dir.join("deno-dir"),
         };
@@ -59,6 +61,11 @@ impl Directories {
     pub(crate) fn empty(&self) -> &PathBuf {
         &self.empty
     }
+}
+
+/// Where the harness of this build is, once it is installed.
+pub(crate) fn harness_in(cache_dir: &Path) -> PathBuf {
+    cache_dir.join(HARNESS_DIR).join(format!("{}.js", short_hash(&[HARNESS.as_bytes()])))
 }
 
 /// A sealed `DENO_DIR`.

@@ -12,7 +12,6 @@
 
 use std::fs;
 use std::future::Future;
-use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -25,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::deno_dir::Directories;
+use super::deno_dir::{self, Directories};
 use super::{DenoSpawn, Files, Inner};
 use crate::job::Settled;
 use crate::source::{SpawnError, Worker as _};
@@ -59,12 +58,8 @@ pub struct Rehearsal {
 impl DenoSpawn {
     /// What a rehearsal of this source is good for: its workers compile the harness at every boot in a `DENO_DIR` that was
     /// filled with another one, which costs them half as much again.
-    ///
-    /// # Errors
-    /// The cache directory cannot be made or written.
-    pub fn warms_for(&self) -> io::Result<String> {
-        let directories = Directories::install(&self.inner.config.cache_dir)?;
-        Ok(directories.harness().to_string_lossy().into_owned())
+    pub fn warms_for(&self) -> String {
+        deno_dir::harness_in(&self.inner.config.cache_dir).to_string_lossy().into_owned()
     }
 
     /// Imports `specifiers`, spelled as in the lock, each in two fresh workers: the first fills the caches, the second is
