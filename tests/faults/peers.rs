@@ -1,13 +1,17 @@
 //! Peers that are slow, silent, mad or many: they are given up, and nobody waits for them.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_protocol::{ClientKind, Greeting, HANDSHAKE_TIMEOUT, RejectCode, frame};
-use conductor_tests::{Daemon, Held, Home, Noise, Operator, Shim, operator};
+use conductor_tests::{DEADLINE, Daemon, Held, Home, Noise, Operator, Shim, binaries, operator, wait_for};
+use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
 
-use crate::Size;
+use crate::{Size, bed};
 
 /// Connections that only sit there.
 const IDLERS: usize = 1000;
@@ -17,6 +21,9 @@ const DESCRIPTORS: u64 = 1024;
 
 /// Connections at one time that speak nonsense.
 const AT_ONCE: usize = 4;
+
+/// How long a server that hangs is trusted, and some time for a loaded machine: a call's own time, then that of a sign of life.
+const HANG_TIME: Duration = Duration::from_secs(60);
 
 /// Between two bytes of a slow peer.
 const BYTE_PAUSE: Duration = Duration::from_millis(500);
@@ -155,6 +162,55 @@ fn crowd(ground: &Ground) -> Vec<Operator> {
             peer
         })
         .collect()
+}
+
+#[test]
+fn a_client_that_reads_no_more_ends_its_own_session_alone() {
+    let ground = Ground::new(|_| {});
+    let mut command = ground.home().command(&binaries::shim());
+    command.env("CONDUCTOR_SOCKET", ground.home().socket()).env("CONDUCTOR_NO_AUTOSTART", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut shim = command.spawn().expect("starts");
+    drop(shim.stdout.take());
+    let input = shim.stdin.as_mut().expect("it is piped");
+    writeln!(input, "{}", json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).expect("it reads");
+    wait_for("the shim ends", DEADLINE, || shim.try_wait().expect("is a child").ok_or("not yet"));
+    ground.is_served();
+    ground.ends_as_it_began("after a client that read nothing");
+}
+
+#[test]
+fn a_server_that_hangs_under_steady_calls_is_replaced() {
+    let home = bed::home(2);
+    let daemon = Daemon::start(&home);
+    let shims = [bed::session(&home, |_| {}), bed::session(&home, |_| {})];
+    let echo = "await mcp.flaky.echo({ message: 'answered' })";
+    assert_eq!(shims[0].call(echo).value(), "answered");
+    let hung = bed::server(&home, "flaky").expect("runs");
+    hung.signal(Signal::SIGSTOP);
+    // Two callers: there is always a call that waits for it.
+    std::thread::scope(|scope| {
+        for shim in &shims {
+            scope.spawn(|| {
+                wait_for("a server that answers", HANG_TIME, || {
+                    let answer = shim.call(echo);
+                    if answer.structured()["status"] == "success" {
+                        Ok(())
+                    } else {
+                        Err(answer.error().to_string())
+                    }
+                });
+            });
+        }
+        assert_eq!(shims[0].call("await mcp.calm.echo({ message: 'another' })").value(), "another");
+    });
+    drop(shims);
+    daemon.wait_until_quiet(0);
+    wait_for(
+        "the one that hung is gone",
+        DEADLINE,
+        || if hung.exists() { Err("it is there") } else { Ok(()) },
+    );
 }
 
 #[test]
