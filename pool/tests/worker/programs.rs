@@ -51,19 +51,22 @@ impl Drop for Grouped {
     }
 }
 
-fn shell(code: &str) -> (Grants, String) {
+fn shell(code: &str, mark: &str) -> (Grants, String) {
     let grants = Grants { run: only("/bin/sh"), ..Grants::default() };
+    // A worker has no PATH. The pattern is written so that it does not find the program that looks for it.
     let code = format!(
-        "const sh = (script) => new Deno.Command('/bin/sh',
-             {{ args: ['-c', script], stdin: 'null', stdout: 'null', stderr: 'null' }}).outputSync().code;
-         {code}"
+        r#"const prelude = 'export PATH=/usr/bin:/bin; count() {{ cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | grep -cx "PATTERN"; }}; '
+             + 'wait_for() {{ until [ $(count) -ge $1 ]; do :; done; }}; ';
+         const options = (script) => ({{ args: ['-c', prelude + script], stdin: 'null', stdout: 'null', stderr: 'null' }});
+         const sh = (script) => new Deno.Command('/bin/sh', options(script)).outputSync().code;
+         {code}"#
     );
-    (grants, code)
+    (grants, code.replace("PATTERN", &mark.replace('.', "[.]")).replace("MARK", mark))
 }
 
 /// Runs it and tells how many processes with `mark` among their arguments are left when the worker is reaped.
 async fn left_behind(bench: &Bench, code: &str, mark: &str) -> (RunReport, usize) {
-    let (grants, code) = shell(&code.replace("MARK", mark));
+    let (grants, code) = shell(code, mark);
     let report = bench.run_with(grants, &code).await;
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
@@ -76,10 +79,10 @@ fn mark(number: u32) -> String {
     format!("98{}.{number}", std::process::id())
 }
 
-/// A bomb, and a program in a session of its own whose parent has ended.
+/// A bomb, and programs in sessions of their own whose parents have ended. Both wait until all are there.
 const CODE: [&str; 2] = [
-    "return sh('n=0; while [ $n -lt 40 ]; do sleep MARK & n=$((n+1)); done');",
-    "return sh('for n in 1 2 3; do setsid -f sleep MARK; (setsid sh -c \"setsid -f sleep MARK; sleep MARK\" &); done');",
+    "return sh('n=0; while [ $n -lt 40 ]; do sleep MARK & n=$((n+1)); done; wait_for 40');",
+    r#"return sh('for n in 1 2 3; do setsid -f sleep MARK; (setsid sh -c "setsid -f sleep MARK; sleep MARK" &); done; wait_for 9');"#,
 ];
 
 #[tokio::test]
@@ -90,8 +93,8 @@ async fn programs_end_with_their_run() {
         assert_eq!((json_of(report), left), (json!(0), 0), "{code}");
     }
     // A run that is cut off, while they go on making more.
-    let code = "new Deno.Command('/bin/sh', { args: ['-c', 'while :; do setsid -f sleep MARK; done'], stdout: 'null', stderr: 'null' }).spawn();
-                await new Promise((f) => setTimeout(f, 100)); for (;;) console.log('x'.repeat(1 << 16));";
+    let code = "new Deno.Command('/bin/sh', options('while :; do setsid -f sleep MARK; done')).spawn();
+                sh('wait_for 5'); for (;;) console.log('x'.repeat(1 << 16));";
     let (report, left) = left_behind(&bench, code, &mark(3)).await;
     assert!(matches!(report.verdict, Verdict::OutputLimit), "{:?}", report.verdict);
     assert_eq!(left, 0);
@@ -104,7 +107,7 @@ async fn in_a_control_group_they_end_even_if_the_worker_has_ended_before() {
         let (report, left) = left_behind(&grouped.bench, code, &mark(number)).await;
         assert_eq!((json_of(report), left), (json!(0), 0), "{code}");
     }
-    let code = "sh('setsid -f sleep MARK'); process.kill(process.pid, 'SIGKILL'); for (;;);";
+    let code = "sh('setsid -f sleep MARK; wait_for 1'); process.kill(process.pid, 'SIGKILL'); for (;;);";
     let (report, left) = left_behind(&grouped.bench, code, &mark(20)).await;
     assert!(matches!(report.verdict, Verdict::Exited { signal: Some(9), .. }), "{:?}", report.verdict);
     assert_eq!(left, 0);

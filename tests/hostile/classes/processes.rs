@@ -39,18 +39,20 @@ pub(crate) const CASES: &[Case] = &[
     program(
         57,
         "V",
-        "const script = 'n=0; while [ $n -lt 40 ]; do sleep 987 & n=$((n+1)); done';\n\
+        "const script = 'export PATH=/usr/bin:/bin; n=0; while [ $n -lt 40 ]; do sleep 987 & n=$((n+1)); done; sleep 0.05; [ -d /proc/$! ]';\n\
          new Deno.Command('/bin/sh', { args: ['-c', script], stdin: 'null', stdout: 'null', stderr: 'null' }).outputSync().code",
     )
+    .gives("0")
     .with("allow-run=/bin/sh"),
     refused(58, &["new Deno.Command('/usr/bin/setsid', { args: ['-f', 'sleep', '987'] }).outputSync()"]),
     // In sessions of their own and without a parent, granted programs end with their run all the same.
     program(
         58,
         "V",
-        "const script = 'setsid -f sleep 987; (setsid sh -c \"setsid -f sleep 987; sleep 987\" &); sleep 0.05';\n\
+        "const script = 'set -e; export PATH=/usr/bin:/bin; setsid -f sleep 987; (setsid sh -c \"setsid -f sleep 987; sleep 987\" &); sleep 0.05';\n\
          new Deno.Command('/bin/sh', { args: ['-c', script], stdin: 'null', stdout: 'null', stderr: 'null' }).outputSync().code",
     )
+    .gives("0")
     .with("allow-run=/bin/sh"),
     program(59, "F", "process.kill(process.pid, 'SIGKILL'); for (;;);"),
     program(60, "T", "process.kill(process.pid, 'SIGSTOP'); for (;;);"),
