@@ -23,20 +23,20 @@ pub(super) fn end_all_below(root: Pid) {
             return;
         }
         for (pid, parent) in found {
-            end(pid, parent);
-            ended.insert(pid);
+            if end(pid, parent) {
+                ended.insert(pid);
+            }
         }
     }
 }
 
-/// Ends a process if it is still this parent's child, or has become another's of the tree; what is gone, is gone.
-fn end(pid: Pid, parent: Pid) {
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+/// Ends a process if it is still this parent's child. One that has become another's of the tree, or is gone, is left to the
+/// next look.
+fn end(pid: Pid, parent: Pid) -> bool {
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     // Now the number cannot change its owner between this look and the signal. If its parent has collected it before, and the
     // number is another's, that one is the child of somebody else.
-    if children(parent).contains(&pid) {
-        pidfd_send_signal(&process, Signal::KILL).ok();
-    }
+    children(parent).contains(&pid) && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }
 
 /// All processes below `root` with their parents, as they are found at one look.
