@@ -30,7 +30,10 @@ impl Jail {
             Net::Ports(ports) => args.push(token("ports", join(ports).as_ref())),
         }
         args.extend(
-            [("run", self.run), ("ffi", self.ffi)].iter().filter(|(_, on)| *on).map(|(key, _)| key.into()),
+            [("run", self.run), ("ffi", self.ffi), ("forks", self.forks)]
+                .iter()
+                .filter(|(_, on)| *on)
+                .map(|(key, _)| key.into()),
         );
         let Limits { data, file_size, descriptors, cpu_seconds } = self.limits;
         let limits = [("data", data), ("files", file_size), ("fds", Some(descriptors)), ("cpu", cpu_seconds)];
@@ -64,6 +67,7 @@ impl Jail {
                 b"net" => self.net = Net::Any,
                 b"run" => self.run = true,
                 b"ffi" => self.ffi = true,
+                b"forks" => self.forks = true,
                 _ => return None,
             }
             return Some(());
@@ -134,6 +138,7 @@ mod tests {
             net: Net::Ports([80, 443].into()),
             run: true,
             ffi: true,
+            forks: true,
             limits: Limits { data: Some(1), file_size: None, descriptors: 7, cpu_seconds: Some(9) },
             layers: Layer::ALL.into(),
         };

@@ -29,6 +29,9 @@ pub mod probe;
 #[cfg(not(target_os = "linux"))]
 mod unsupported;
 
+#[cfg(target_os = "linux")]
+pub use linux::ForkFilter;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -59,6 +62,9 @@ pub struct Jail {
     pub run: bool,
     /// May load native libraries, which then have all the rights that are granted here.
     pub ffi: bool,
+    /// May copy itself, and signal what its Landlock domain reaches: itself and its copies. Each copy takes these two away
+    /// from itself with a [`ForkFilter`] before anybody's code runs in it.
+    pub forks: bool,
     pub limits: Limits,
     /// The layers to apply: [`Layer::DEFAULT`], `NoNewCode` if wanted, fewer only to test one or to live with a kernel.
     pub layers: BTreeSet<Layer>,
@@ -214,6 +220,7 @@ impl Jail {
             net: Net::None,
             run: false,
             ffi: false,
+            forks: false,
             limits: Limits {
                 data: Some(Limits::data_for(704, true)),
                 file_size: Some(0),

@@ -8,6 +8,7 @@ mod privileges;
 
 use std::ffi::CStr;
 
+pub use self::filter::ForkFilter;
 use crate::{Jail, JailError, Layer, Level, Report, State};
 
 impl Jail {
@@ -61,6 +62,17 @@ impl Jail {
             return Err(JailError::Incomplete { layer, reason: reason.to_owned() });
         }
         Ok(report)
+    }
+}
+
+impl Jail {
+    /// What turns a copy of a process in this jail, which [forks](Jail::forks), into one in the jail that is the same but
+    /// for that. `None` if this jail has no seccomp layer, or the processor no table.
+    ///
+    /// # Errors
+    /// The filter cannot be compiled.
+    pub fn fork_filter(&self) -> std::io::Result<Option<ForkFilter>> {
+        if self.layers.contains(&Layer::Seccomp) { ForkFilter::of(self) } else { Ok(None) }
     }
 }
 

@@ -23,7 +23,7 @@ const ABI_USED: ABI = ABI::V9;
 /// Files can be restricted in full from here on (truncation).
 const ABI_FILES: u32 = 3;
 const ABI_PORTS: u32 = 4;
-/// Signals and abstract sockets. Seccomp forbids both already unless processes are granted.
+/// Signals and abstract sockets. Seccomp forbids both already unless processes are granted, or the process copies itself.
 const ABI_SCOPES: u32 = 6;
 
 const READ_FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::ReadFile);
@@ -104,7 +104,7 @@ fn state(status: LandlockStatus, jail: &Jail) -> (State, u32) {
         lack("the truncation of files", "Linux 6.2")
     } else if abi < ABI_PORTS && matches!(jail.net, Net::Ports(_)) {
         lack("ports", "Linux 6.7")
-    } else if abi < ABI_SCOPES && jail.run {
+    } else if abi < ABI_SCOPES && (jail.run || jail.forks) {
         lack("signals", "Linux 6.12")
     } else {
         State::Active

@@ -19,6 +19,7 @@ use std::io;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 
 use crate::{Jail, Net, State};
@@ -44,6 +45,35 @@ pub(super) fn install(jail: &Jail, program: Option<&CStr>) -> io::Result<State> 
             Ok(State::Missing(format!("this kernel has no seccomp filters: {error}")))
         }
         Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// The filter of a process that was copied from one with [`Jail::forks`], and runs no other program any more.
+#[derive(Clone, Debug)]
+pub struct ForkFilter {
+    /// For a process of the number [`NOBODY`].
+    program: BpfProgram,
+}
+
+/// In place of the pid of a copy, which is known only when there is one. Above all pids (`PID_MAX_LIMIT`), and no other
+/// number of the tables.
+const NOBODY: u32 = 0x7fff_ff05;
+
+impl ForkFilter {
+    pub(super) fn of(jail: &Jail) -> io::Result<Option<Self>> {
+        let jail = Jail { forks: false, ..jail.clone() };
+        Ok(compile(&jail, NOBODY.into(), None)?.map(|program| Self { program }))
+    }
+
+    /// For the copy `pid`: an array of `struct sock_filter`.
+    pub fn for_pid(&self, pid: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.program.len() * size_of::<sock_filter>());
+        for sock_filter { code, jt, jf, k } in &self.program {
+            bytes.extend(code.to_ne_bytes());
+            bytes.extend([*jt, *jf]);
+            bytes.extend(if *k == NOBODY { pid } else { *k }.to_ne_bytes());
+        }
+        bytes
     }
 }
 
@@ -93,7 +123,7 @@ impl Rules {
         } else {
             rules.deny(PROCESSES);
             rules.deny(PROCESSES_OF_THIS_PROCESSOR);
-            rules.restrict_processes(pid, program);
+            rules.restrict_processes(pid, program, jail.forks);
             if !jail.ffi {
                 // A file without a path: to load native code that no file rule has seen.
                 rules.deny(&[libc::SYS_memfd_create]);
@@ -103,12 +133,21 @@ impl Rules {
             rules.deny(CHANGES);
             rules.deny(CHANGES_OF_THIS_PROCESSOR);
         }
+        if jail.forks {
+            rules.allow(OF_A_TEMPLATE);
+        }
         rules
     }
 
     fn deny(&mut self, calls: &[i64]) {
         for call in calls {
             self.calls.insert(*call, Vec::new());
+        }
+    }
+
+    fn allow(&mut self, calls: &[i64]) {
+        for call in calls {
+            self.calls.remove(call);
         }
     }
 
@@ -185,14 +224,20 @@ impl Rules {
     }
 
     /// Threads, signals to itself and the exec that makes it the worker are what a worker needs.
-    fn restrict_processes(&mut self, pid: u64, program: Option<u64>) {
-        self.deny_if(libc::SYS_clone, &THREADS.map(|flags| differs(0, flags)));
-        for call in [libc::SYS_kill, libc::SYS_tgkill] {
-            self.deny_if(call, &[differs(0, pid)]);
-        }
+    fn restrict_processes(&mut self, pid: u64, program: Option<u64>, forks: bool) {
+        let copies = forks.then_some(COPY);
+        let clones: Vec<_> = THREADS.into_iter().chain(copies).map(|flags| differs(0, flags)).collect();
+        self.deny_if(libc::SYS_clone, &clones);
         match program {
             Some(program) => self.deny_if(libc::SYS_execve, &[differs_64(0, program)]),
             None => self.deny(&[libc::SYS_execve]),
+        }
+        if forks {
+            // A copy signals itself under its own number, and its filter knows that.
+            return;
+        }
+        for call in [libc::SYS_kill, libc::SYS_tgkill] {
+            self.deny_if(call, &[differs(0, pid)]);
         }
         // To outlive the daemon.
         self.deny_if(libc::SYS_prctl, &[equals(0, libc::PR_SET_PDEATHSIG.unsigned_abs().into())]);

@@ -30,6 +30,12 @@ pub(super) const SOCKET_FLAGS: [u32; 4] = [
 /// The flags with which glibc and musl make a thread; no other kind of process has them.
 pub(super) const THREADS: [u64; 2] = [0x003d_0f00, 0x007d_0f00];
 
+/// The flags with which glibc's `fork` copies a process: `CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD`.
+pub(super) const COPY: u64 = 0x0120_0011;
+
+/// What a process that copies itself needs besides: to send its parent a descriptor of each copy.
+pub(super) const OF_A_TEMPLATE: &[i64] = &[SYS_pidfd_open, SYS_sendmsg];
+
 pub(super) const NAMESPACES: [c_int; 7] =
     [CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
 

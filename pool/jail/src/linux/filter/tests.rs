@@ -114,6 +114,57 @@ fn what_a_worker_lives_on_passes() {
     }
 }
 
+#[test]
+fn the_filter_of_a_copy_is_that_of_a_worker() {
+    let jail = Jail { write: vec!["/w".into()], net: Net::Ports([443].into()), ..nothing() };
+    for (jail, pid) in [(nothing(), 1), (jail, 4_194_303)] {
+        let template = Jail { forks: true, ..jail.clone() };
+        let copy = template.fork_filter().unwrap().unwrap().for_pid(pid);
+        let worker = compile(&jail, pid.into(), None).unwrap().unwrap();
+        assert_eq!(copy.len(), worker.len() * 8);
+        let (copy, _) = copy.as_chunks::<8>();
+        let copy = copy.iter().map(|bytes| sock_filter {
+            code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            jt: bytes[2],
+            jf: bytes[3],
+            k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        });
+        assert!(copy.eq(worker), "pid {pid}");
+    }
+    let unfiltered = Jail { layers: [crate::Layer::Landlock].into(), ..nothing() };
+    assert!(unfiltered.fork_filter().unwrap().is_none());
+}
+
+#[test]
+fn a_template_may_copy_itself_and_little_else() {
+    let (worker, template) = (Filter::of(&nothing()), Filter::of(&Jail { forks: true, ..nothing() }));
+    let copy = arg(libc::CLONE_CHILD_CLEARTID | libc::CLONE_CHILD_SETTID | libc::SIGCHLD);
+    let set_death_signal = arg(libc::PR_SET_PDEATHSIG);
+    for (call, args) in [
+        (libc::SYS_clone, vec![copy]),
+        (libc::SYS_sendmsg, vec![]),
+        (libc::SYS_pidfd_open, vec![PID + 1]),
+        (libc::SYS_prctl, vec![set_death_signal]),
+        (libc::SYS_kill, vec![PID + 1]),
+        (libc::SYS_tgkill, vec![PID + 1]),
+    ] {
+        assert_eq!((worker.call(call, &args), template.call(call, &args)), (DENY, ALLOW), "{call}");
+    }
+    for (call, args) in [
+        (libc::SYS_clone, vec![arg(libc::SIGCHLD)]),
+        (libc::SYS_clone, vec![copy | arg(libc::CLONE_NEWUSER)]),
+        (libc::SYS_execve, vec![PROGRAM + 1]),
+        (libc::SYS_socket, vec![1, 1, 0]),
+        (libc::SYS_connect, vec![]),
+        (libc::SYS_setsid, vec![]),
+        (libc::SYS_setpgid, vec![]),
+        (libc::SYS_pidfd_send_signal, vec![]),
+        (libc::SYS_ptrace, vec![]),
+    ] {
+        assert_eq!(template.call(call, &args), DENY, "{call}");
+    }
+}
+
 /// (call, arguments, with no grant, with every grant)
 type Case = (i64, Vec<u64>, u32, u32);
 
