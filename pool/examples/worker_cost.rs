@@ -56,6 +56,7 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         max_memory_mib: 704,
         max_wall: Duration::from_secs(3600),
         env: BTreeMap::new(),
+        worker: Default::default(),
         packages: None,
     });
     let started = Instant::now();

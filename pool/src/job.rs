@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::host::Host;
-use crate::source::WorkerIdentity;
+use crate::source::{WorkerIdentity, WorkerKind};
 
 /// One piece of code to run, once.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ pub enum RunEvent {
 #[derive(Clone, Debug)]
 pub struct RunReport {
     pub verdict: Verdict,
+    pub kind: WorkerKind,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     pub worker: WorkerIdentity,

@@ -4,14 +4,14 @@
 //! fork and exec then runs in a small single-threaded process of its own, and the daemon can use `posix_spawn`, which
 //! does not copy the daemon's page tables.
 //!
-//! Descriptors when it starts, and when Deno starts: 0 `/dev/null`, 1 and 2 output, 3 commands, 4 replies. Its steps, in
-//! this order and no other ([`STEPS`] is the same list):
+//! Descriptors when it starts, and when Deno starts: 0 `/dev/null`, 1 and 2 output, 3 commands, 4 replies, in a template
+//! 5 its socket. Its steps, in this order and no other ([`STEPS`] is the same list):
 //!
 //! 1. A session and process group of its own, so that everything the worker starts can be killed with it.
 //! 2. Death with the daemon: `PR_SET_PDEATHSIG`, then a look whether the daemon is already gone.
 //! 3. Under a `run` grant: programs that lose their parent become its children, so that all can be found as long as it
 //!    lives.
-//! 4. Every descriptor from 5 up closes at exec, whoever forgot to say so.
+//! 4. Every other descriptor closes at exec, whoever forgot to say so.
 //! 5. Umask 077.
 //! 6. The jail ([`conductor_jail`], which has an order of its own): limits, no capabilities, no new privileges, Landlock,
 //!    seccomp. After everything it would forbid, before anything that foreign code could influence.
@@ -182,12 +182,14 @@ fn keep_programs(launch: &Launch, _: &Exec) -> io::Result<()> {
     Ok(())
 }
 
-fn close_descriptors(_: &Launch, _: &Exec) -> io::Result<()> {
+fn close_descriptors(launch: &Launch, _: &Exec) -> io::Result<()> {
+    let first =
+        if launch.jail.forks { conductor_fork::wire::SOCKET + 1 } else { conductor_fork::wire::SOCKET };
     // By number: the C library gained the function later (glibc 2.34) than Linux the call (5.9).
     #[expect(unsafe_code, reason = "no safe wrapper of close_range exists in the libraries used here")]
     // SAFETY: the call takes three integers. It only sets close-on-exec, so no descriptor in use is invalidated.
     let result =
-        unsafe { libc::syscall(libc::SYS_close_range, 5, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

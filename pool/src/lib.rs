@@ -14,6 +14,8 @@
 use std::error::Error;
 
 pub mod config;
+#[cfg(target_os = "linux")]
+pub mod fork;
 pub mod host;
 pub mod job;
 pub mod launcher;
@@ -29,10 +31,12 @@ pub mod testing;
 pub mod worker;
 
 pub use config::{ConfigError, PoolConfig};
+#[cfg(target_os = "linux")]
+pub use fork::{DenoWorkers, TemplateTask};
 pub use host::{CALL_LIMIT_ERROR, Host, HostCalls, HostError};
 pub use job::{Job, Media, MediaKind, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
-pub use source::{SpawnError, Worker, WorkerIdentity, WorkerSource};
+pub use source::{SpawnError, Worker, WorkerIdentity, WorkerKind, WorkerSource};
 pub use spawn::{DenoSpawn, Rehearsal, SpawnConfig};
 pub use spec::{Grant, Grants, Packages, WorkerSpec};
 pub use state::RetireReason;

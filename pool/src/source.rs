@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,30 @@ use crate::spec::WorkerSpec;
 /// A boxed future, so that the traits below can be used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// How a worker comes into being.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerKind {
+    /// A Deno process of its own, booted for it.
+    #[default]
+    Spawn,
+    /// A copy of a Deno process that has booted: see [`fork`](crate::fork).
+    Fork,
+}
+
+impl WorkerKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spawn => "spawn",
+            Self::Fork => "fork",
+        }
+    }
+
+    pub const fn is_spawn(&self) -> bool {
+        matches!(self, Self::Spawn)
+    }
+}
+
 /// Makes workers. The pool cannot tell one implementation from another.
 pub trait WorkerSource: Send + Sync + 'static {
     /// Boots one worker; ready when it is warm and waits for a job.
@@ -21,13 +45,17 @@ pub trait WorkerSource: Send + Sync + 'static {
     /// Cancel safety: dropping the future kills what was started.
     fn boot(&self, spec: Arc<WorkerSpec>) -> BoxFuture<'static, Result<Box<dyn Worker>, SpawnError>>;
 
-    /// The name shown in status: `spawn`, `fork`.
-    fn name(&self) -> &'static str;
+    /// Why workers of this spec are not of the kind that it asks for, if at present they are not. For people.
+    fn fallback(&self, _spec: &WorkerSpec) -> Option<String> {
+        None
+    }
 }
 
 /// One booted, idle process. Dropping it kills the process without waiting for its end.
 pub trait Worker: Send + 'static {
     fn identity(&self) -> WorkerIdentity;
+
+    fn kind(&self) -> WorkerKind;
 
     /// Ready when the idle worker has ended by itself. Cancel-safe.
     fn died(&mut self) -> BoxFuture<'_, ()>;

@@ -15,6 +15,7 @@ pub(crate) mod start;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
 pub use cgroups::Cgroups;
 use command_line::{CommandLine, environment, reads};
+pub(crate) use deno_dir::Origin;
 use deno_dir::{DenoDir, Directories};
 pub use rehearsal::Rehearsal;
 use start::{Start, Started};
@@ -99,6 +101,42 @@ impl DenoSpawn {
         self.inner.proof.get()
     }
 
+    /// Boots a template of workers of this spec.
+    pub(crate) async fn boot_template(
+        &self,
+        spec: &WorkerSpec,
+        library: &[u8],
+        socket: OwnedFd,
+    ) -> Result<(DenoWorker, Origin), SpawnError> {
+        let inner = &self.inner;
+        let directories = Directories::install(&inner.config.cache_dir).map_err(SpawnError::Prepare)?;
+        let library = directories.install_library(library).map_err(SpawnError::Prepare)?;
+        let own = match &spec.packages {
+            Some(_) => None,
+            None => Some(inner.deno_dir(&spec.deno, &directories).await?),
+        };
+        // Before it starts: what changes while it does makes it outdated.
+        let origin = Origin::of(&spec.deno, own).map_err(SpawnError::Prepare)?;
+        let parts = TemplateParts { library: Some(library), socket: Some(socket) };
+        Ok((inner.boot_in(spec, &directories, Some(parts)).await?, origin))
+    }
+
+    /// As for a worker that was started; for one that was forked.
+    pub(crate) async fn enclose(&self, started: Started, spec: &WorkerSpec) -> Result<Started, SpawnError> {
+        self.inner.enclose(started, spec).await
+    }
+
+    /// The jail of workers of this spec that are forked.
+    pub(crate) fn jail_of_forks(&self, spec: &WorkerSpec) -> conductor_jail::Jail {
+        let own = Own {
+            harness: Path::new(""),
+            deno_dir: Path::new(""),
+            fills_deno_dir: false,
+            fork_library: None,
+        };
+        jail(spec, own, &self.inner.config.layers)
+    }
+
     /// How the workers are jailed.
     pub fn config(&self) -> &SpawnConfig {
         &self.inner.config
@@ -110,20 +148,25 @@ impl WorkerSource for DenoSpawn {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move { Ok(Box::new(inner.boot(&spec).await?) as Box<dyn Worker>) })
     }
-
-    fn name(&self) -> &'static str {
-        "spawn"
-    }
 }
 
 impl Inner {
     async fn boot(&self, spec: &WorkerSpec) -> Result<DenoWorker, SpawnError> {
         let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
+        self.boot_in(spec, &directories, None).await
+    }
+
+    async fn boot_in(
+        &self,
+        spec: &WorkerSpec,
+        directories: &Directories,
+        template: Option<TemplateParts>,
+    ) -> Result<DenoWorker, SpawnError> {
         let deno_dir = match &spec.packages {
             Some(packages) => packages.deno_dir.clone(),
-            None => self.deno_dir(&spec.deno, &directories).await?.path().to_owned(),
+            None => self.deno_dir(&spec.deno, directories).await?.path().to_owned(),
         };
-        self.start(spec, &directories, &deno_dir, Files::ReadOnlyUnlessGranted).await
+        self.start(spec, directories, &deno_dir, Files::ReadOnlyUnlessGranted, template).await
     }
 
     /// The sealed `DENO_DIR` for this Deno, made if there is none or it is damaged.
@@ -148,7 +191,7 @@ impl Inner {
             deno_dir::Staged::Empty(staging) => staging,
         };
         let spec = rehearsal::plain_spec(deno, directories.empty());
-        let worker = self.start(&spec, directories, staging.path(), Files::Writable).await?;
+        let worker = self.start(&spec, directories, staging.path(), Files::Writable, None).await?;
         worker.rehearse("return 1;", self.config.boot_timeout).await.map_err(SpawnError::Prepare)?;
         staging.seal().await.map_err(SpawnError::Prepare)
     }
@@ -164,6 +207,7 @@ impl Inner {
         directories: &Directories,
         deno_dir: &Path,
         files: Files,
+        template: Option<TemplateParts>,
     ) -> Result<DenoWorker, SpawnError> {
         if self.config.level == Level::Strict {
             self.proof().await.permits(Level::Strict)?;
@@ -171,14 +215,23 @@ impl Inner {
                 self.config.cgroups.permit_programs()?;
             }
         }
-        let mut line = CommandLine::new(spec, directories.harness())
-            .map_err(|error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let invalid = |error| SpawnError::Prepare(io::Error::new(io::ErrorKind::InvalidInput, error));
+        let mut line = CommandLine::new(spec, directories.harness()).map_err(invalid)?;
         if self.config.layers.contains(&Layer::NoNewCode) {
             // V8's compiler makes new code, and ends the process where it cannot.
             line.args.insert(1, "--v8-flags=--jitless".into());
         }
+        let TemplateParts { library, socket } = template.unwrap_or_default();
+        if let Some(library) = &library {
+            line.load_library(library).map_err(invalid)?;
+        }
         let directory = if reads(spec, &spec.workspace) { &spec.workspace } else { directories.empty() };
-        let own = Own { harness: directories.harness(), deno_dir, fills_deno_dir: files == Files::Writable };
+        let own = Own {
+            harness: directories.harness(),
+            deno_dir,
+            fills_deno_dir: files == Files::Writable,
+            fork_library: library.as_deref(),
+        };
         let launch = Launch {
             parent: i32::try_from(std::process::id()).expect("Linux pids fit in an i32"),
             jail: jail(spec, own, &self.config.layers),
@@ -194,10 +247,11 @@ impl Inner {
                 .map(|entry| CString::new(entry.as_bytes()))
                 .collect::<Result<_, _>>()
                 .map_err(|error| SpawnError::Prepare(error.into()))?,
+            extra: socket,
         };
         let started = start.run().await.map_err(SpawnError::Start)?;
         let started = self.enclose(started, spec).await?;
-        DenoWorker::boot(started, line.revoke, spec, self.config.boot_timeout).await
+        DenoWorker::boot(started, line.revoke, spec, library.as_deref(), self.config.boot_timeout).await
     }
 }
 
@@ -226,6 +280,15 @@ impl Inner {
         }
         Ok(started)
     }
+}
+
+/// What makes a worker a template.
+#[derive(Debug, Default)]
+struct TemplateParts {
+    /// What it loads.
+    library: Option<PathBuf>,
+    /// Its descriptor 5.
+    socket: Option<OwnedFd>,
 }
 
 /// Whether a worker may grow files without a grant: only the one that fills the caches.

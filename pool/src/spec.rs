@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::source::WorkerKind;
+
 /// Everything about a worker that is decided before it boots.
 ///
 /// Workers of equal specs are interchangeable, and only those: the pool keeps one set of idle workers per distinct spec.
@@ -26,6 +28,9 @@ pub struct WorkerSpec {
     pub max_wall: Duration,
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
     pub env: BTreeMap<String, String>,
+    /// How its workers are to be made; another way serves where this one cannot.
+    #[serde(skip_serializing_if = "WorkerKind::is_spawn")]
+    pub worker: WorkerKind,
     /// Packages the code may import; without them Deno refuses every `npm:` and `jsr:` specifier.
     pub packages: Option<Packages>,
 }

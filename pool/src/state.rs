@@ -35,7 +35,7 @@ use self::profile::{Profile, Slot, Stage};
 use self::queue::{Queue, Waiter};
 use crate::config::PoolConfig;
 use crate::lease::LeaseError;
-use crate::source::SpawnError;
+use crate::source::{SpawnError, WorkerKind};
 use crate::spec::WorkerSpec;
 use crate::status::Totals;
 
@@ -73,6 +73,7 @@ pub enum Event {
     },
     Booted {
         worker: WorkerId,
+        kind: WorkerKind,
     },
     BootFailed {
         worker: WorkerId,
@@ -177,7 +178,6 @@ enum Phase {
 #[derive(Debug)]
 pub struct PoolState {
     config: PoolConfig,
-    source: &'static str,
     phase: Phase,
     /// Counts changes of configuration and of the executable.
     epoch: u64,
@@ -194,11 +194,10 @@ pub struct PoolState {
 }
 
 impl PoolState {
-    /// `source` is the name status shows; `seed` feeds the jitter.
-    pub fn new(config: PoolConfig, source: &'static str, seed: u64) -> Self {
+    /// `seed` feeds the jitter.
+    pub fn new(config: PoolConfig, seed: u64) -> Self {
         Self {
             config,
-            source,
             phase: Phase::Running,
             epoch: 0,
             outdated: RetireReason::Reconfigured,
@@ -237,7 +236,7 @@ impl PoolState {
                 self.enqueue(now, waiter, spec, session, wait, out);
             }
             Event::WaiterGone { waiter } => drop(self.queue.remove_where(|other| other.id == waiter)),
-            Event::Booted { worker } => self.booted(now, worker, out),
+            Event::Booted { worker, kind } => self.booted(now, worker, kind, out),
             Event::BootFailed { worker, error } => self.boot_failed(now, worker, error, out),
             Event::Died { worker } => self.died(now, worker, out),
             Event::Unclaimed { worker } => self.unclaimed(now, worker, out),
@@ -302,11 +301,11 @@ impl PoolState {
         self.queue.push(Waiter { id: waiter, session, profile: id, since: now, until });
     }
 
-    fn booted(&mut self, now: Duration, worker: WorkerId, out: &mut Vec<Effect>) {
+    fn booted(&mut self, now: Duration, worker: WorkerId, kind: WorkerKind, out: &mut Vec<Effect>) {
         let epoch = self.epoch;
         let Some((profile, slot)) = self.slot(worker) else { return };
         if let Stage::Booting { since } = slot.stage {
-            profile.booted(now - since);
+            profile.booted(now - since, kind);
             if slot.epoch == epoch {
                 profile.breaker.succeeded();
             }

@@ -27,8 +27,10 @@ pub struct PoolStatus {
 pub struct ProfileStatus {
     /// See [`profile_id`].
     pub id: String,
-    /// Where its workers come from.
+    /// How its latest worker was made, or would be: `spawn`, `fork`.
     pub source: String,
+    /// Why it was not made as the profile asks for.
+    pub fallback: Option<String>,
     /// Sessions that keep it warm.
     pub registrations: usize,
     pub booting: usize,
@@ -66,6 +68,9 @@ pub enum BreakerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub booted: u64,
+    /// Those among them that were forked.
+    #[serde(default)]
+    pub forked: u64,
     pub boot_failures: u64,
     pub leased: u64,
     /// Refused for a full queue or a wait that was over.

@@ -210,7 +210,7 @@ pub fn pool(
     let (endings, ended) = mpsc::channel(MAX_WORKERS);
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     let task = PoolTask {
-        state: PoolState::new(config, source.name(), seed),
+        state: PoolState::new(config, seed),
         source,
         started: Instant::now(),
         fed_at: Duration::ZERO,
@@ -300,7 +300,7 @@ impl PoolTask {
                 self.feed(Event::Drain { deadline: self.now() + within });
             }
             // Receivers gone: the callers gave up.
-            Request::Status(reply) => drop(reply.send(self.state.status(self.now()))),
+            Request::Status(reply) => drop(reply.send(self.status())),
             Request::Watch(reply) => {
                 self.publish();
                 drop(reply.send(self.status.subscribe()));
@@ -343,10 +343,15 @@ impl PoolTask {
         let Some(Work::Boot(worker, _) | Work::Reap(worker)) = self.work.remove(&id) else { return };
         match done {
             Done::Booted(Ok(booted)) => {
-                let identity = booted.identity();
-                debug!(pid = identity.pid, start_ticks = identity.start_ticks, "worker ready");
+                let (identity, kind) = (booted.identity(), booted.kind());
+                debug!(
+                    pid = identity.pid,
+                    start_ticks = identity.start_ticks,
+                    kind = kind.name(),
+                    "worker ready"
+                );
                 self.inputs.held.insert(worker, booted);
-                self.feed(Event::Booted { worker });
+                self.feed(Event::Booted { worker, kind });
             }
             Done::Booted(Err(error)) => self.take_boot_failure(worker, error),
             Done::Reaped => self.feed(Event::Reaped { worker }),
@@ -446,8 +451,16 @@ impl PoolTask {
         self.state.is_drained() && self.inputs.work.is_empty()
     }
 
+    fn status(&self) -> PoolStatus {
+        let mut status = self.state.status(self.now());
+        for (profile, spec) in status.profiles.iter_mut().zip(self.state.specs()) {
+            profile.fallback = self.source.fallback(spec);
+        }
+        status
+    }
+
     fn publish(&self) {
-        self.status.send_replace(self.state.status(self.now()));
+        self.status.send_replace(self.status());
     }
 
     fn now(&self) -> Duration {
@@ -457,7 +470,7 @@ impl PoolTask {
 
 impl std::fmt::Debug for PoolTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PoolTask").field("source", &self.source.name()).finish_non_exhaustive()
+        f.debug_struct("PoolTask").finish_non_exhaustive()
     }
 }
 

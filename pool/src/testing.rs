@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, RunEvent, RunReport, Settled, Verdict};
-use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerSource};
+use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerKind, WorkerSource};
 use crate::spec::WorkerSpec;
 
 /// Makes fake workers. Clones share everything.
@@ -121,10 +121,6 @@ impl WorkerSource for FakeSource {
             }
         })
     }
-
-    fn name(&self) -> &'static str {
-        "fake"
-    }
 }
 
 impl FakeSource {
@@ -181,6 +177,10 @@ impl Worker for FakeWorker {
         WorkerIdentity { pid: self.process.pid, start_ticks: 0 }
     }
 
+    fn kind(&self) -> WorkerKind {
+        WorkerKind::Spawn
+    }
+
     fn died(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(self.process.dead.cancelled())
     }
@@ -210,6 +210,7 @@ impl Worker for FakeWorker {
             };
             let report = RunReport {
                 verdict,
+                kind: WorkerKind::Spawn,
                 stdout: Vec::new(),
                 stderr: Vec::new(),
                 worker,

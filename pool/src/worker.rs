@@ -20,6 +20,7 @@ mod run;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -29,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, RunEvent, RunReport, Settled};
 use crate::launcher::LAUNCH_FAILED;
-use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity};
+use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerKind};
 use crate::spawn::command_line::Revoke;
-use crate::spawn::start::Started;
+use crate::spawn::start::{Pipes, Started};
 use crate::spec::WorkerSpec;
 use frame::{Command, FrameReader, Reply};
 pub use frame::{USER_LINE_OFFSET, USER_SCRIPT_URL};
@@ -64,7 +65,7 @@ pub(crate) struct DenoWorker {
 }
 
 impl DenoWorker {
-    /// Waits until a started process is warm.
+    /// Waits until a started process is warm. A template is when it can serve; `library` is what it loads.
     ///
     /// # Cancel safety
     /// Dropping the future kills the process.
@@ -72,22 +73,9 @@ impl DenoWorker {
         started: Started,
         revoke: Revoke,
         spec: &WorkerSpec,
+        library: Option<&Path>,
         limit: Duration,
     ) -> Result<Self, SpawnError> {
-        let deadline = Instant::now() + limit;
-        let Started { process, stdout, stderr, commands, replies } = started;
-        let receiver = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd).map_err(SpawnError::Start);
-        let mut worker = Self {
-            exit: process.watch().map_err(SpawnError::Start)?,
-            process,
-            stdout: receiver(stdout)?,
-            stderr: receiver(stderr)?,
-            commands: pipe::Sender::from_owned_fd(commands).map_err(SpawnError::Start)?,
-            replies: receiver(replies)?,
-            frames: FrameReader::new(MAX_BOOT_FRAME),
-            max_memory: u64::from(spec.max_memory_mib) << 20,
-        };
-        worker.process.starts_programs(spec.grants.starts_programs());
         let (none, nothing) = (BTreeMap::new(), Vec::new());
         let (spellings, preload) = match &spec.packages {
             Some(packages) => (&packages.spellings, &packages.preload),
@@ -100,12 +88,40 @@ impl DenoWorker {
             revoke_write: revoke.write,
             spellings,
             preload,
+            library: library.map(Path::to_string_lossy).as_deref(),
         });
         if command.len() > MAX_BOOT_FRAME {
             return Err(SpawnError::Prepare(io::Error::other("the list of packages is too long")));
         }
+        Self::start(started, &command, spec, limit).await
+    }
+
+    /// Writes `command` and waits for the process to say that it is ready.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the process.
+    pub(crate) async fn start(
+        started: Started,
+        command: &[u8],
+        spec: &WorkerSpec,
+        limit: Duration,
+    ) -> Result<Self, SpawnError> {
+        let deadline = Instant::now() + limit;
+        let Started { process, pipes: Pipes { stdout, stderr, commands, replies } } = started;
+        let receiver = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd).map_err(SpawnError::Start);
+        let mut worker = Self {
+            exit: process.watch().map_err(SpawnError::Start)?,
+            process,
+            stdout: receiver(stdout)?,
+            stderr: receiver(stderr)?,
+            commands: pipe::Sender::from_owned_fd(commands).map_err(SpawnError::Start)?,
+            replies: receiver(replies)?,
+            frames: FrameReader::new(MAX_BOOT_FRAME),
+            max_memory: u64::from(spec.max_memory_mib) << 20,
+        };
+        worker.process.starts_programs(spec.grants.starts_programs());
         let mut output = Output::new(MAX_BOOT_OUTPUT);
-        match timeout_at(deadline, worker.until_ready(&command, &mut output)).await {
+        match timeout_at(deadline, worker.until_ready(command, &mut output)).await {
             Ok(true) => Ok(worker),
             Ok(false) => Err(worker.failed_boot(output, deadline).await),
             Err(_) => Err(SpawnError::BootTimeout { after: limit }),
@@ -135,6 +151,11 @@ impl DenoWorker {
                 return false;
             }
         }
+    }
+
+    /// The process itself; it ends with the worker.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Why the boot failed, from the process's own words and status.
@@ -202,6 +223,10 @@ pub(crate) struct Rehearsed {
 impl Worker for DenoWorker {
     fn identity(&self) -> WorkerIdentity {
         self.process.identity()
+    }
+
+    fn kind(&self) -> WorkerKind {
+        if self.process.is_forked() { WorkerKind::Fork } else { WorkerKind::Spawn }
     }
 
     fn died(&mut self) -> BoxFuture<'_, ()> {

@@ -3,10 +3,10 @@
 // Channel: descriptor 3 brings commands, descriptor 4 takes replies. Both carry frames: length as u32 little-endian,
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
-//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload}}   once, before anything else
+//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload, library}}   once, before anything else
 //                      {run: {code, api_name, globals, imports, upstreams, permissions, max_result, max_media, max_calls_in_flight}}   once
 //                      {reply: {id, value | error}}            the answer to a call
-//   worker -> daemon   {ready: {}}                             warm, waits for the job
+//   worker -> daemon   {ready: {}}                             warm, waits for the job; a template: waits for forks
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
 //                      {too_large: {}}                         the code has a value of more than max_result bytes
 //                      {open: {handles}}                       what keeps the event loop alive after that
@@ -18,6 +18,9 @@
 // after the job's code has started is captured below while the realm is still ours, objects handed to built-ins have no prototype, and no
 // user value is ever returned from an async function of ours (that would look up its `then`). What user code does to
 // this file can spoil only its own result: the daemon treats every byte from here as a claim.
+//
+// With a `library` the process is a template: it says `ready`, and then the call of `fork` returns once in each of its
+// children, which go on as workers. The template itself stays in that call until it ends. See `conductor-fork`.
 //
 // Nor does user code see this file: its stacks hold no frame of ours. Where we start it, nothing of ours is below it
 // (`enter`); nothing of ours waits for it by `await` (`whenSettled`); the errors of functions that it calls begin at its
@@ -974,7 +977,7 @@ function reportOpenHandles() {
 }
 
 const MAX_HANDLES = 20;
-const ownResources = bare(resources());
+let ownResources;
 let handlesTimer;
 
 function openHandles() {
@@ -1064,7 +1067,58 @@ async function warm() {
   dispatchEvent(new Event("beforeunload", { cancelable: true }));
 }
 
+// Loads what a template forks with, and gives up the permission. The handle never leaves this file, and no child keeps it.
+function loadFork(path) {
+  const library = Deno.dlopen(path, { conductor_fork_serve: { parameters: ["i32"], result: "i32" } });
+  Deno.permissions.revokeSync({ name: "ffi", path });
+  return (socket) => {
+    const pid = library.symbols.conductor_fork_serve(socket);
+    library.close();
+    return pid;
+  };
+}
+
+const FORK_SOCKET = 5; // must equal SOCKET of conductor-fork
+
+// In a template: returns in each of its children, which then differ from it in what must differ.
+function forkWorker(fork, seed) {
+  writeFrame('{"ready":{}}');
+  const pid = fork(FORK_SOCKET);
+  defineProperty(deno, "pid", bare({ value: pid, writable: true, enumerable: true, configurable: true }));
+  seed();
+}
+
+// Puts a generator of ours in the place of V8's `Math.random`, whose state every child would begin with. What is returned
+// seeds it. The generator is xoshiro128** by D. Blackman and S. Vigna.
+function replaceRandom() {
+  const state = new Uint32Array(4);
+  const { imul } = Math;
+  const getRandomValues = bind(crypto.getRandomValues, crypto);
+  const rotate = (x, k) => (x << k) | (x >>> (32 - k));
+  const next = () => {
+    const result = imul(rotate(imul(state[1], 5), 7), 9) >>> 0;
+    const shifted = state[1] << 9;
+    state[2] ^= state[0];
+    state[3] ^= state[1];
+    state[1] ^= state[2];
+    state[0] ^= state[3];
+    state[2] ^= shifted;
+    state[3] = rotate(state[3], 11);
+    return result;
+  };
+  const { random } = {
+    random() {
+      return ((next() >>> 5) * 0x4000000 + (next() >>> 6)) / 0x20000000000000;
+    },
+  };
+  defineProperty(Math, "random", bare({ value: random, writable: true, configurable: true }));
+  return () => getRandomValues(state);
+}
+
 const { boot } = readFrame();
+const fork = boot.library === null ? undefined : loadFork(boot.library);
+const seedRandom = fork === undefined ? undefined : replaceRandom();
+ownResources = bare(resources());
 // The channel stays open; only opening it again by path is taken away. A courtesy, not a boundary: see `worker.rs`.
 if (boot.revoke_read) Deno.permissions.revokeSync({ name: "read", path: "/dev/fd/3" });
 if (boot.revoke_write) Deno.permissions.revokeSync({ name: "write", path: "/dev/fd/4" });
@@ -1074,18 +1128,26 @@ defineProperty(deno, "mainModule", bare({ value: api.meta.url, writable: true, e
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
 defineFrozen("conductor", makeConductor(boot.version));
 await warm();
-for (let i = 0; i < boot.preload.length; i++) {
-  try {
-    await import(boot.preload[i]);
-  } catch {
-    // The job that imports it gets the error.
+async function preload() {
+  for (let i = 0; i < boot.preload.length; i++) {
+    try {
+      await import(boot.preload[i]);
+    } catch {
+      // The job that imports it gets the error.
+    }
   }
 }
+// A template imports nothing: what a package draws or keeps while it is imported would be the same in all its children.
+if (fork === undefined) await preload();
 watchForTheEnd();
 // Once the module has been evaluated, the end of the event loop is one step away from the end of the job. The microtask
 // leaves Deno's dispatch of the event, which user code could make throw.
 addEventListener("load", async () => {
   await undefined;
+  if (fork !== undefined) {
+    forkWorker(fork, seedRandom);
+    await preload();
+  }
   writeFrame('{"ready":{}}');
   const job = readFrame().run;
   defineFrozen("PERMISSIONS", freezeDeep(job.permissions));

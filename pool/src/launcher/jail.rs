@@ -38,6 +38,8 @@ pub(crate) struct Own<'a> {
     pub(crate) deno_dir: &'a Path,
     /// The worker fills `deno_dir`: a rehearsal, never a worker that runs code.
     pub(crate) fills_deno_dir: bool,
+    /// It is a template, and this the library that it loads.
+    pub(crate) fork_library: Option<&'a Path>,
 }
 
 /// The jail that lets a worker do what `spec` grants. `layers` are those to apply.
@@ -48,6 +50,10 @@ pub(crate) fn jail(spec: &WorkerSpec, own: Own<'_>, layers: &BTreeSet<Layer>) ->
     jail.needs = vec![own.harness.to_owned(), own.deno_dir.to_owned()];
     jail.needs.extend(spec.packages.iter().filter_map(|packages| Some(packages.lock.parent()?.to_owned())));
     let writable = paths(grants, &grants.write);
+    if let Some(library) = own.fork_library {
+        jail.needs.push(library.to_owned());
+        jail.forks = true;
+    }
     jail.read = resolve(paths(grants, &grants.read).iter().chain(&programs(grants)), &writable);
     if grants.all || grants.sys != Grant::None {
         jail.read.extend(SYSTEM_FACTS.map(PathBuf::from));

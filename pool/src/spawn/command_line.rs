@@ -108,6 +108,18 @@ impl CommandLine {
     }
 }
 
+impl CommandLine {
+    /// Makes it that of a template: one that may load `library`, until its harness gives that up, and whose V8 starts no
+    /// thread that a fork would lose.
+    pub(crate) fn load_library(&mut self, library: &Path) -> Result<(), CommandLineError> {
+        check_value("allow-ffi", library.as_os_str().as_bytes())?;
+        let mut allow = OsString::from("--allow-ffi=");
+        allow.push(library);
+        self.args.splice(1..1, [allow, "--v8-flags=--single-threaded".into()]);
+        Ok(())
+    }
+}
+
 /// The whole environment of a worker, as `NAME=value`.
 pub(crate) fn environment(deno_dir: &Path, spec: &WorkerSpec) -> Vec<OsString> {
     let none = BTreeMap::new();

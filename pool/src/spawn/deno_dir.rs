@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <cache>/harness/<hash>.js        the harness, written from this binary, compared with it at every boot
+//! <cache>/harness/<hash>.so        the library that templates load, likewise
 //! <cache>/empty/                   working directory of workers that may not read their workspace
 //! <cache>/deno-dir/.lock           held while one of these is made
 //! <cache>/deno-dir/<key>/deno/     DENO_DIR: filled once by a rehearsal, then read-only
@@ -48,10 +49,15 @@ impl Directories {
         for directory in [cache_dir, &harness_dir, &directories.empty, &directories.deno_dirs] {
             private_directory(directory)?;
         }
-        if read_no_follow(&directories.harness).ok().as_deref() != Some(HARNESS.as_bytes()) {
-            write_harness(&harness_dir, &directories.harness)?;
-        }
+        install_file(&directories.harness, HARNESS.as_bytes())?;
         Ok(directories)
+    }
+
+    /// Makes sure that the library is there and unchanged; tells where.
+    pub(crate) fn install_library(&self, library: &[u8]) -> io::Result<PathBuf> {
+        let path = self.harness.with_file_name(format!("{}.so", short_hash(&[library])));
+        install_file(&path, library)?;
+        Ok(path)
     }
 
     pub(crate) fn harness(&self) -> &Path {
@@ -180,6 +186,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
+/// What a process is made from, as it was then.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    deno: PathBuf,
+    /// See [`key`].
+    key: String,
+    /// Its own; those of packages belong to their layer.
+    deno_dir: Option<DenoDir>,
+}
+
+impl Origin {
+    pub(crate) fn of(deno: &Path, deno_dir: Option<DenoDir>) -> io::Result<Self> {
+        Ok(Self { deno: deno.to_owned(), key: key(deno)?, deno_dir })
+    }
+
+    /// False when a process that is started now would be made from something else.
+    pub(crate) fn is_current(&self) -> bool {
+        key(&self.deno).is_ok_and(|key| key == self.key)
+            && self.deno_dir.as_ref().is_none_or(DenoDir::is_sealed)
+    }
+}
+
 /// Names the `DENO_DIR` for one Deno executable and one harness: Deno's caches hold compiled code of both.
 fn key(deno: &Path) -> io::Result<String> {
     let path = deno.canonicalize()?;
@@ -216,15 +244,20 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 fn read_no_follow(path: &Path) -> io::Result<Vec<u8>> {
     let flags = nix::libc::O_NOFOLLOW;
-    let mut bytes = Vec::with_capacity(HARNESS.len());
+    let mut bytes = Vec::new();
     io::Read::read_to_end(&mut OpenOptions::new().read(true).custom_flags(flags).open(path)?, &mut bytes)?;
     Ok(bytes)
 }
 
-fn write_harness(directory: &Path, target: &Path) -> io::Result<()> {
+/// Makes the file what it must be, if it is not.
+fn install_file(target: &Path, content: &[u8]) -> io::Result<()> {
+    if read_no_follow(target).is_ok_and(|found| found == content) {
+        return Ok(());
+    }
+    let directory = target.parent().expect("it lies in a directory of the cache");
     let mut file =
         tempfile::Builder::new().permissions(Permissions::from_mode(0o400)).tempfile_in(directory)?;
-    file.write_all(HARNESS.as_bytes())?;
+    file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(target)?;
     Ok(())

@@ -142,7 +142,7 @@ impl Inner {
             packages: Some(Packages { preload, ..packages.clone() }),
             ..plain_spec(deno, directories.empty())
         };
-        self.start(&spec, &directories, &packages.deno_dir, Files::Writable).await
+        self.start(&spec, &directories, &packages.deno_dir, Files::Writable, None).await
     }
 
     async fn import(
@@ -202,6 +202,7 @@ pub(super) fn plain_spec(deno: &Path, empty: &Path) -> WorkerSpec {
         max_memory_mib: 704,
         max_wall: Duration::from_secs(3600),
         env: Default::default(),
+        worker: Default::default(),
         packages: None,
     }
 }

@@ -23,24 +23,44 @@ use crate::worker::process::Process;
 /// Starts that may wait for the thread. Each takes it a tenth of a millisecond; more callers than this wait in `run`.
 const QUEUE: usize = 64;
 
-/// A process to start: five descriptors, exactly these arguments, exactly this environment.
+/// A process to start: five descriptors or six, exactly these arguments, exactly this environment.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
+    /// What becomes descriptor 5.
+    pub(crate) extra: Option<OwnedFd>,
 }
 
-/// A started process and our ends of its descriptors.
+/// Our ends of a worker's four pipes.
 #[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) process: Process,
+pub(crate) struct Pipes {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     /// The process reads it as descriptor 3.
     pub(crate) commands: OwnedFd,
     /// The process writes it as descriptor 4.
     pub(crate) replies: OwnedFd,
+}
+
+impl Pipes {
+    /// And the worker's ends, for its descriptors 1 to 4.
+    pub(crate) fn new() -> io::Result<(Self, [OwnedFd; 4])> {
+        let (stdout, child_stdout) = new_pipe()?;
+        let (stderr, child_stderr) = new_pipe()?;
+        let (child_commands, commands) = new_pipe()?;
+        let (replies, child_replies) = new_pipe()?;
+        let ours = Self { stdout, stderr, commands, replies };
+        Ok((ours, [child_stdout, child_stderr, child_commands, child_replies]))
+    }
+}
+
+/// A started process and our ends of its descriptors.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    pub(crate) pipes: Pipes,
 }
 
 struct Request {
@@ -58,13 +78,11 @@ impl Start {
     }
 
     fn run_here(&self) -> io::Result<Started> {
-        let (stdout, child_stdout) = new_pipe()?;
-        let (stderr, child_stderr) = new_pipe()?;
-        let (child_commands, commands) = new_pipe()?;
-        let (replies, child_replies) = new_pipe()?;
+        let (pipes, theirs) = Pipes::new()?;
+        let extra = self.extra.as_ref().map(|extra| lift(extra.try_clone()?)).transpose()?;
         let mut actions = PosixSpawnFileActions::init()?;
         actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
-        for (target, source) in (1..).zip([&child_stdout, &child_stderr, &child_commands, &child_replies]) {
+        for (target, source) in (1..).zip(theirs.iter().chain(&extra)) {
             actions.add_dup2(source.as_raw_fd(), target)?;
         }
         let mut attributes = PosixSpawnAttr::init()?;
@@ -74,7 +92,7 @@ impl Start {
         attributes.set_sigmask(&SigSet::empty())?;
         let pid = posix_spawn(&self.program, &actions, &attributes, &self.args, &self.env)?;
         let pid = Pid::from_raw(pid.as_raw()).expect("a started process has a positive pid");
-        Ok(Started { process: Process::adopt(pid)?, stdout, stderr, commands, replies })
+        Ok(Started { process: Process::adopt(pid)?, pipes })
     }
 }
 
@@ -109,7 +127,7 @@ fn new_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn lift(fd: OwnedFd) -> io::Result<OwnedFd> {
-    const FIRST_FREE: i32 = 5;
+    const FIRST_FREE: i32 = 6;
     if fd.as_raw_fd() >= FIRST_FREE {
         return Ok(fd);
     }

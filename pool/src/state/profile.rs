@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::breaker::{Breaker, doubled};
 use super::{RetireReason, WorkerId};
 use crate::config::PoolConfig;
+use crate::source::WorkerKind;
 use crate::spec::WorkerSpec;
 use crate::status::{Totals, profile_id};
 
@@ -34,6 +35,8 @@ pub(super) struct Profile {
     /// No refill before this, for idle workers keep dying.
     pub(super) refill_from: Duration,
     pub(super) boot_times: VecDeque<Duration>,
+    /// How the latest worker was made; before there is one, how it is to be made.
+    pub(super) kind: WorkerKind,
     pub(super) totals: Totals,
 }
 
@@ -65,6 +68,7 @@ impl Profile {
     pub(super) fn new(now: Duration, spec: Arc<WorkerSpec>) -> Self {
         Self {
             name: profile_id(&spec),
+            kind: spec.worker,
             spec,
             registrations: 0,
             used_at: now,
@@ -154,8 +158,10 @@ impl Profile {
         self.idle_deaths = self.idle_deaths.saturating_add(1);
     }
 
-    pub(super) fn booted(&mut self, took: Duration) {
+    pub(super) fn booted(&mut self, took: Duration, kind: WorkerKind) {
+        self.kind = kind;
         self.totals.booted += 1;
+        self.totals.forked += u64::from(kind == WorkerKind::Fork);
         self.boot_times.truncate(BOOT_TIMES - 1);
         self.boot_times.push_front(took);
     }

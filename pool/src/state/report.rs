@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::profile::{Profile, Stage};
 use super::{Phase, PoolState, ProfileId};
 use crate::error_chain;
+use crate::spec::WorkerSpec;
 use crate::status::{PoolStatus, ProfileStatus, Totals};
 
 impl PoolState {
@@ -29,6 +30,11 @@ impl PoolState {
         }
     }
 
+    /// The specs of the profiles in [`status`](Self::status), in the same order.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = &WorkerSpec> {
+        self.profiles.values().map(|profile| &*profile.spec)
+    }
+
     fn profile_status(&self, now: Duration, id: ProfileId, profile: &Profile) -> ProfileStatus {
         let mut boot_times: Vec<_> = profile.boot_times.iter().copied().collect();
         boot_times.sort();
@@ -41,7 +47,8 @@ impl PoolState {
         idle_ages.sort_by_key(|age| Reverse(*age));
         ProfileStatus {
             id: profile.name.clone(),
-            source: self.source.to_owned(),
+            source: profile.kind.name().to_owned(),
+            fallback: None,
             registrations: profile.registrations,
             booting: profile.booting(),
             idle: profile.idle(),
@@ -62,6 +69,7 @@ impl PoolState {
 impl Totals {
     pub(super) fn add(&mut self, other: &Self) {
         self.booted += other.booted;
+        self.forked += other.forked;
         self.boot_failures += other.boot_failures;
         self.leased += other.leased;
         self.refused_busy += other.refused_busy;

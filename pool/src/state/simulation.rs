@@ -12,7 +12,7 @@ use super::tests::spec;
 use super::{Effect, Event, PoolState, RetireReason, WaiterId, WorkerId};
 use crate::config::PoolConfig;
 use crate::lease::LeaseError;
-use crate::source::SpawnError;
+use crate::source::{SpawnError, WorkerKind};
 use crate::spec::WorkerSpec;
 use crate::status::{BreakerStatus, ProfileStatus, profile_id};
 
@@ -112,7 +112,7 @@ impl World {
         let mut random = Random(seed);
         let config = random_config(&mut random);
         Self {
-            state: PoolState::new(config.clone(), "simulated", seed),
+            state: PoolState::new(config.clone(), seed),
             random,
             now: Duration::ZERO,
             config,
@@ -198,7 +198,7 @@ impl World {
             let error = Arc::new(SpawnError::Start(io::Error::other("simulated")));
             self.on_worker(Stage::Booting, |worker| Event::BootFailed { worker, error: Arc::clone(&error) });
         } else {
-            self.on_worker(Stage::Booting, |worker| Event::Booted { worker });
+            self.on_worker(Stage::Booting, |worker| Event::Booted { worker, kind: WorkerKind::Spawn });
         }
     }
 
@@ -208,7 +208,7 @@ impl World {
         let Some(worker) = self.random.pick(dying) else { return };
         let away = self.workers.get_mut(&worker).unwrap().away.take();
         let event = match (away, self.random.below(4)) {
-            (Some(Stage::Booting), 0) => Event::Booted { worker },
+            (Some(Stage::Booting), 0) => Event::Booted { worker, kind: WorkerKind::Spawn },
             (Some(Stage::Leased), 0) => Event::RunEnded { worker },
             (Some(Stage::Leased), 1) => Event::LeaseDropped { worker },
             (Some(Stage::Leased), 2) => Event::Unclaimed { worker },
@@ -268,7 +268,7 @@ impl World {
             Event::Prepare { spec } => self.use_of(spec).used_at = now,
             Event::Release { spec } => self.use_of(spec).released_at = now,
             Event::Lease { spec, .. } if self.draining.is_none() => self.use_of(spec).used_at = now,
-            Event::Booted { worker } | Event::Unclaimed { worker } => {
+            Event::Booted { worker, .. } | Event::Unclaimed { worker } => {
                 let entry = self.workers.get_mut(worker).unwrap();
                 if !entry.outdated && entry.stage == Stage::Booting {
                     self.uses[entry.spec].failures_in_a_row = 0;
@@ -492,7 +492,7 @@ impl World {
             return false;
         };
         match entry.stage {
-            Stage::Booting => self.feed(Event::Booted { worker }),
+            Stage::Booting => self.feed(Event::Booted { worker, kind: WorkerKind::Spawn }),
             Stage::Leased => self.feed(Event::RunEnded { worker }),
             Stage::Dying | Stage::Idle => self.feed(Event::Reaped { worker }),
         }

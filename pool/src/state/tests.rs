@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Effect, Event, PoolState, RetireReason, WaiterId, WorkerId};
 use crate::config::PoolConfig;
 use crate::lease::LeaseError;
-use crate::source::SpawnError;
+use crate::source::{SpawnError, WorkerKind};
 use crate::spec::{Grants, WorkerSpec};
 use crate::status::BreakerStatus;
 
@@ -25,6 +25,7 @@ pub(super) fn spec(number: usize) -> Arc<WorkerSpec> {
         max_memory_mib: 512,
         max_wall: Duration::from_secs(3600),
         env: Default::default(),
+        worker: Default::default(),
         packages: None,
         protected: Default::default(),
     })
@@ -43,7 +44,7 @@ struct Machine {
 impl Machine {
     fn new(config: PoolConfig) -> Self {
         config.validate().unwrap();
-        Self { state: PoolState::new(config, "none", 1), now: Duration::ZERO, boots: Vec::new() }
+        Self { state: PoolState::new(config, 1), now: Duration::ZERO, boots: Vec::new() }
     }
 
     /// A machine with the idle workers of these profiles booted, one profile after the other.
@@ -124,7 +125,7 @@ impl Machine {
     }
 
     fn booted(&mut self, number: usize) -> String {
-        self.feed(Event::Booted { worker: self.worker(number) })
+        self.feed(Event::Booted { worker: self.worker(number), kind: WorkerKind::Spawn })
     }
 
     fn boot_failed(&mut self, number: usize) -> String {
@@ -415,7 +416,7 @@ fn status_tells_what_there_is() {
     let profile = &status.profiles[0];
     assert_eq!((profile.idle, profile.busy, profile.registrations), (1, 1, 1));
     assert_eq!(profile.idle_ages_ms, [40]);
-    assert_eq!((profile.id.len(), profile.source.as_str()), (12, "none"));
+    assert_eq!((profile.id.len(), profile.source.as_str()), (12, "spawn"));
     assert_eq!((status.totals.booted, status.totals.leased), (2, 1));
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["profiles"][0]["breaker"]["state"], "closed");

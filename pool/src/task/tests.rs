@@ -72,6 +72,7 @@ fn spec(name: &str) -> Arc<WorkerSpec> {
         max_memory_mib: 512,
         max_wall: Duration::from_secs(3600),
         env: Default::default(),
+        worker: Default::default(),
         packages: None,
         protected: Default::default(),
     })

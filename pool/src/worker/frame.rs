@@ -38,6 +38,8 @@ pub(crate) enum Command<'a> {
         /// See [`Packages`](crate::spec::Packages), also for the next.
         spellings: &'a BTreeMap<String, String>,
         preload: &'a [String],
+        /// What a template loads; a worker loads nothing.
+        library: Option<&'a str>,
     },
     /// The second: the job.
     Run {

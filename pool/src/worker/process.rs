@@ -1,17 +1,19 @@
-//! A child process that only SIGKILL ends, and whose pid is never used after it may belong to another.
+//! A process that only SIGKILL ends, and whose pid is never used after it may belong to another.
 //!
-//! The kernel keeps the pid, and with it the number of the process group, until the child's status is collected. Nobody
-//! but the reaper thread does that, after the last signal was sent; so signals by number are safe while a [`Process`]
-//! lives. Dropping one kills it and hands it to the reaper, from any thread, inside a runtime or not.
+//! The kernel keeps the pid, and with it the number of the process group, until the process's status is collected. That is
+//! done by its parent: this program, or the template that forked it, which does so when it is told. Nobody but the reaper
+//! thread collects or has collected, after the last signal was sent; so the pid is safe to use while a [`Process`] lives.
+//! Dropping one kills it and hands it to the reaper, from any thread, inside a runtime or not.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use conductor_jail::cgroup::Leaf;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
     pidfd_send_signal, test_kill_process_group, waitid,
@@ -40,11 +42,19 @@ impl fmt::Display for Status {
     }
 }
 
-/// A child of this process whose status nobody has collected yet.
+/// The parent of processes that are not this program's own children.
+pub(crate) trait Parent: fmt::Debug + Send + Sync {
+    /// Collects the status of a child that has ended. False: not yet, ask again. Must not block.
+    fn collect(&self, pid: Pid) -> bool;
+}
+
+/// A process whose status nobody has collected yet.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: Pid,
     start_ticks: u64,
+    /// `None`: a child of this program, and the leader of a process group.
+    parent: Option<Arc<dyn Parent>>,
     /// Taken when the process goes to the reaper.
     pidfd: Option<Arc<OwnedFd>>,
     /// Its control group, which holds whatever it starts.
@@ -60,7 +70,7 @@ impl Process {
             Ok(pidfd) => {
                 let start_ticks = start_ticks(pid).unwrap_or(0);
                 let pidfd = Some(Arc::new(pidfd));
-                Ok(Self { pid, start_ticks, pidfd, leaf: None, starts_programs: false })
+                Ok(Self { pid, start_ticks, parent: None, pidfd, leaf: None, starts_programs: false })
             }
             Err(error) => {
                 // Without a pidfd it cannot be watched. It is still ours by number, so it can be ended.
@@ -69,6 +79,21 @@ impl Process {
                 Err(error.into())
             }
         }
+    }
+
+    /// Takes charge of a child of `parent`, in the process group of that.
+    pub(crate) fn adopt_from(parent: Arc<dyn Parent>, pid: Pid, pidfd: OwnedFd) -> Self {
+        let start_ticks = start_ticks(pid).unwrap_or(0);
+        let pidfd = Some(Arc::new(pidfd));
+        Self { pid, start_ticks, parent: Some(parent), pidfd, leaf: None, starts_programs: false }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
     }
 
     pub(crate) fn identity(&self) -> WorkerIdentity {
@@ -105,6 +130,11 @@ impl Process {
         self.pidfd.as_ref().expect("taken only by value or drop")
     }
 
+    /// True when it has ended, and only its status is left.
+    pub(crate) fn has_ended(&self) -> bool {
+        has_ended(self.pidfd())
+    }
+
     /// Watches for the end of the process; needs a runtime.
     pub(crate) fn watch(&self) -> io::Result<ExitWatch> {
         let pidfd = Arc::clone(self.pidfd());
@@ -115,7 +145,7 @@ impl Process {
         // SAFETY: the descriptor is open, and the Arc keeps it open, under the same number, for as long as the AsyncFd
         // that now shares it lives; the AsyncFd is never forgotten.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-        Ok(ExitWatch { pidfd })
+        Ok(ExitWatch { pidfd, forked: self.parent.as_ref().map(|_| self.pid) })
     }
 
     /// CPU time used by all its threads so far; zero where the kernel does not tell.
@@ -133,6 +163,7 @@ impl Process {
     }
 
     /// Ends the process and everything that it has started: all of it with a control group, else as far as it can be found.
+    /// A forked one can start nothing.
     pub(crate) fn kill(&self) {
         // All of these fail only if there is nothing left to kill.
         let held = self.leaf.as_ref().is_some_and(|leaf| leaf.kill().is_ok());
@@ -141,7 +172,9 @@ impl Process {
             programs::end_all_below(self.pid);
         }
         pidfd_send_signal(self.pidfd(), Signal::KILL).ok();
-        kill_process_group(self.pid, Signal::KILL).ok();
+        if self.parent.is_none() {
+            kill_process_group(self.pid, Signal::KILL).ok();
+        }
     }
 
     /// Kills, and is ready when the whole group is gone and the status collected.
@@ -157,7 +190,14 @@ impl Process {
     fn hand_over(&mut self, done: Option<oneshot::Sender<()>>) {
         self.kill();
         let pidfd = self.pidfd.take().expect("handed over once");
-        let dying = Dying { pid: self.pid, pidfd, leaf: self.leaf.take(), collected: None, done };
+        let dying = Dying {
+            pid: self.pid,
+            parent: self.parent.take(),
+            pidfd,
+            leaf: self.leaf.take(),
+            collected: None,
+            done,
+        };
         // Without a reaper, which takes a machine out of threads, the child stays a zombie until the daemon ends.
         if let Some(reaper) = reaper() {
             reaper.send(dying).ok();
@@ -177,6 +217,8 @@ impl Drop for Process {
 #[derive(Debug)]
 pub(crate) struct ExitWatch {
     pidfd: AsyncFd<Arc<OwnedFd>>,
+    /// Of a process that is another's child.
+    forked: Option<Pid>,
 }
 
 impl ExitWatch {
@@ -186,7 +228,10 @@ impl ExitWatch {
         // A failure means that the runtime is shutting down, and with it goes whoever waits.
         self.pidfd.readable().await.ok();
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let status = wait(self.pidfd.get_ref(), options).ok().flatten();
+        let status = match self.forked {
+            None => wait(self.pidfd.get_ref(), options).ok().flatten(),
+            Some(pid) => status_of_dead(pid),
+        };
         status.unwrap_or(Status { code: None, signal: None })
     }
 }
@@ -198,10 +243,29 @@ fn wait(pidfd: &OwnedFd, options: WaitIdOptions) -> rustix::io::Result<Option<St
     Ok(status.map(to_status))
 }
 
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold anything, so fields count from its closing parenthesis.
 fn start_ticks(pid: Pid) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+pub(crate) fn parent_of(pid: Pid) -> Option<Pid> {
+    Pid::from_raw(stat_field(pid, 4)?.parse().ok()?)
+}
+
+/// How a process ended that is not collected yet. Field 52 is what its parent would get from `wait`.
+fn status_of_dead(pid: Pid) -> Option<Status> {
+    let status: i32 = stat_field(pid, 52)?.parse().ok()?;
+    let signal = status & 0x7f;
+    Some(match signal {
+        0 => Status { code: Some((status >> 8) & 0xff), signal: None },
+        _ => Status { code: None, signal: Some(signal) },
+    })
+}
+
+/// A field of `/proc/PID/stat`, by its number in proc(5), from 3 on. The name in field 2 may hold anything, so fields count
+/// from its closing parenthesis.
+fn stat_field(pid: Pid, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
 /// `VmRSS` of a `/proc/PID/status`, in bytes. A name, which stands first, cannot hold a line's end.
@@ -213,9 +277,10 @@ fn resident(status: &str) -> Option<u64> {
 /// A killed process on its way out.
 struct Dying {
     pid: Pid,
+    parent: Option<Arc<dyn Parent>>,
     pidfd: Arc<OwnedFd>,
     leaf: Option<Leaf>,
-    /// When the status was collected; what is left then are other members of the group.
+    /// When the status was collected, or the parent told to. What is left then are other members of the group.
     collected: Option<Instant>,
     done: Option<oneshot::Sender<()>>,
 }
@@ -229,6 +294,14 @@ const MAX_REAP_INTERVAL: Duration = Duration::from_millis(64);
 impl Dying {
     /// True when nothing is left.
     fn is_gone(&mut self) -> bool {
+        if let Some(parent) = &self.parent {
+            if self.collected.is_none() && has_ended(&self.pidfd) && parent.collect(self.pid) {
+                self.collected = Some(Instant::now());
+            }
+            // Told is not done yet. A template that hangs keeps its dead until it ends itself.
+            let gone = pid_of(&self.pidfd).is_none() && self.is_empty();
+            return self.collected.is_some_and(|told| gone || told.elapsed() > GROUP_GRACE);
+        }
         if self.collected.is_none() {
             match wait(&self.pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
                 Ok(None) => return false,
@@ -237,10 +310,28 @@ impl Dying {
             }
         }
         let alone = test_kill_process_group(self.pid).is_err();
-        // Removed only when nothing is in it any more.
-        let empty = self.leaf.as_ref().is_none_or(|leaf| leaf.remove().is_ok());
-        (alone && empty) || self.collected.is_some_and(|collected| collected.elapsed() > GROUP_GRACE)
+        (alone && self.is_empty())
+            || self.collected.is_some_and(|collected| collected.elapsed() > GROUP_GRACE)
     }
+}
+
+impl Dying {
+    /// Its control group is gone, which is removed only when nothing is in it any more.
+    fn is_empty(&self) -> bool {
+        self.leaf.as_ref().is_none_or(|leaf| leaf.remove().is_ok())
+    }
+}
+
+/// The process behind a descriptor; `None` if it is no pidfd, or of a process that is collected.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<Pid> {
+    let details = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = details.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    Pid::from_raw(pid.trim().parse().ok().filter(|pid| *pid > 0)?)
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// The thread that collects the status of killed processes. One that hangs in the kernel delays no other. `None` where

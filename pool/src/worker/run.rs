@@ -311,7 +311,8 @@ impl Run {
         let (stdout, stderr) = self.output.into_parts();
         let worker = self.worker.identity();
         let verdict = self.progress.verdict(end);
-        let report = RunReport { verdict, stdout, stderr, worker, wall, cpu, waiting };
+        let kind = self.worker.kind();
+        let report = RunReport { verdict, kind, stdout, stderr, worker, wall, cpu, waiting };
         (report, self.worker.process.reap())
     }
 

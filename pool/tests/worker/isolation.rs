@@ -171,7 +171,7 @@ async fn a_damaged_cache_is_rebuilt_and_a_changed_harness_restored() {
     std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(&database, "damaged").unwrap();
     // A new source, as after a restart; a running one has checked the content and checks the modes.
-    bench.source = bench.again();
+    bench.restart();
     assert_eq!(bench.json("return 2;").await, json!(2));
     assert_ne!(std::fs::read(&database).unwrap(), b"damaged");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

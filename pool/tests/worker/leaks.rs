@@ -77,7 +77,9 @@ fn every_kind_of_end_gives_back_processes_and_descriptors() {
     // The first boot starts the threads and opens what stays open.
     runtime.block_on(bench.json("return 1;"));
     let before = worker_descriptors();
-    assert_eq!(children(), 0);
+    // A template, if workers are forked.
+    let of_source = children();
+    assert!(of_source <= 1);
     runtime.block_on(async {
         for code in [
             "return 1;",
@@ -101,7 +103,7 @@ fn every_kind_of_end_gives_back_processes_and_descriptors() {
         tokio::time::timeout(Duration::from_millis(5), &mut booting).await.err().unwrap();
         drop(booting);
     });
-    wait_until("children are left", || children() == 0);
+    wait_until("children are left", || children() == of_source);
     assert_eq!(worker_descriptors(), before);
 }
 

@@ -5,6 +5,8 @@
 mod calls;
 mod endings;
 mod errors;
+#[cfg(target_os = "linux")]
+mod fork;
 mod grants;
 mod hostile;
 mod isolation;

@@ -1,32 +1,70 @@
 //! What the tests with real Deno share: a source of workers, specs, jobs.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_pool::{
-    DenoSpawn, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig, SpawnError, Verdict, Worker,
-    WorkerSource, WorkerSpec,
+    DenoSpawn, DenoWorkers, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig, SpawnError,
+    Verdict, Worker, WorkerKind, WorkerSource, WorkerSpec,
 };
 use serde_json::{Map, Value};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A source with a cache directory of its own below a temporary one, which is removed in the end.
 pub(crate) struct Bench {
     pub(crate) source: DenoSpawn,
     pub(crate) dir: tempfile::TempDir,
+    /// When workers are to be forked.
+    forks: OnceCell<Forks>,
+}
+
+/// A source that forks, with the task that it needs.
+pub(crate) struct Forks {
+    pub(crate) source: DenoWorkers,
+    task: AbortHandle,
+}
+
+impl Forks {
+    pub(crate) fn new(spawn: DenoSpawn) -> Self {
+        let (source, task) = DenoWorkers::new(spawn);
+        Self { source, task: tokio::spawn(task.run()).abort_handle() }
+    }
+}
+
+impl Drop for Forks {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// With `CONDUCTOR_TEST_WORKER=fork` all tests run with forked workers, where a spec's workers can be forked.
+fn kind() -> WorkerKind {
+    match std::env::var("CONDUCTOR_TEST_WORKER").as_deref() {
+        Ok("fork") => WorkerKind::Fork,
+        Ok("spawn") | Err(_) => WorkerKind::Spawn,
+        Ok(other) => panic!("CONDUCTOR_TEST_WORKER is {other:?}: neither fork nor spawn"),
+    }
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { source: DenoSpawn::new(config(dir.path())), dir }
+        Self { source: DenoSpawn::new(config(dir.path())), dir, forks: OnceCell::new() }
     }
 
     /// A second source over the same directories.
     pub(crate) fn again(&self) -> DenoSpawn {
         DenoSpawn::new(config(self.dir.path()))
+    }
+
+    /// Goes on with a source that has made nothing yet.
+    pub(crate) fn restart(&mut self) {
+        self.source = self.again();
+        self.forks = OnceCell::new();
     }
 
     pub(crate) fn workspace(&self) -> PathBuf {
@@ -46,12 +84,27 @@ impl Bench {
             max_memory_mib: 704,
             max_wall: Duration::from_secs(3600),
             env: BTreeMap::new(),
+            worker: Default::default(),
             packages: None,
         }
     }
 
     pub(crate) async fn boot(&self, spec: &WorkerSpec) -> Result<Box<dyn Worker>, SpawnError> {
-        self.source.boot(Arc::new(spec.clone())).await
+        if kind() == WorkerKind::Spawn {
+            return self.source.boot(Arc::new(spec.clone())).await;
+        }
+        let spec = Arc::new(WorkerSpec { worker: WorkerKind::Fork, ..spec.clone() });
+        let forks = self.forks.get_or_init(|| Forks::new(self.source.clone()));
+        let ready = forks.source.ready(&spec).await;
+        let worker = forks.source.boot(spec).await?;
+        match ready {
+            Ok(()) => assert_eq!(worker.kind(), WorkerKind::Fork),
+            Err(why) => {
+                let meant = ["grants `run`", "jail's layer", "`hardened`"];
+                assert!(meant.iter().any(|meant| why.contains(meant)), "{why}");
+            }
+        }
+        Ok(worker)
     }
 
     /// Runs `code` in a fresh worker without grants and waits until the worker is gone.

@@ -15,6 +15,7 @@ fn spec(grants: Grants) -> WorkerSpec {
         max_memory_mib: 512,
         max_wall: std::time::Duration::from_secs(3600),
         env: BTreeMap::new(),
+        worker: Default::default(),
         packages: None,
     }
 }

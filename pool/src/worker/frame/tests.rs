@@ -23,8 +23,9 @@ fn commands_are_a_length_and_json() {
         revoke_write: false,
         spellings: &[("npm:a".to_owned(), "npm:a@^1".to_owned())].into(),
         preload: &["npm:a@^1/b".to_owned()],
+        library: None,
     });
-    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false,"spellings":{"npm:a":"npm:a@^1"},"preload":["npm:a@^1/b"]}}"#;
+    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false,"spellings":{"npm:a":"npm:a@^1"},"preload":["npm:a@^1/b"],"library":null}}"#;
     assert_eq!(bytes, framed(expected.as_bytes()));
 }
 

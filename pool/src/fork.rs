@@ -1,0 +1,342 @@
+//! Workers made by forking a Deno that has booted: two milliseconds instead of twenty, most of them copying page tables.
+//!
+//! Per spec there is one *template* ([`Template`](template::Template)): a Deno process with the harness in it, jailed like a
+//! worker, which never runs a job. Its children are workers, each used once. Templates are built, tried out, replaced and
+//! dropped by [`TemplateTask`], beside everything else; [`DenoWorkers`] takes a child of one where there is one that is
+//! ready, and starts a Deno otherwise. So a template that is missing, unfit or broken costs no call.
+//!
+//! A forked worker has the jail of a spawned one: what its template has, and in place of the template's right to fork the
+//! worker's own system call filter, before any code of a job runs in it. Where the jail cannot be had in full, nothing is
+//! forked. What is different: V8 runs with one thread, `performance.now()` counts from the template's start, and children
+//! of one template share its address layout and hash seed. That is why a template is replaced after [`MAX_FORKS`] and
+//! [`MAX_AGE`].
+//!
+//! Out of every child: a [`DenoWorker`](crate::worker::DenoWorker), which cannot tell where it comes from but for the one
+//! thing that its parent collects its status.
+
+mod descriptors;
+mod link;
+mod self_test;
+mod template;
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use conductor_jail::{Layer, State};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use crate::error_chain;
+use crate::source::{BoxFuture, SpawnError, Worker, WorkerKind, WorkerSource};
+use crate::spawn::DenoSpawn;
+use crate::spec::WorkerSpec;
+use template::{ForkError, Template};
+
+/// Forks of one template, which share an address layout.
+const MAX_FORKS: u32 = 10_000;
+/// As long as an idle worker may live, for the same reason.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// CPU time of one template: far below the limit of its jail, which is meant for runs. Three thousand forks, about.
+const MAX_CPU: Duration = Duration::from_secs(2);
+/// A template that nobody has wanted a worker of for this long goes.
+const UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
+/// How often the two above are looked at.
+const ROUND: Duration = Duration::from_secs(15);
+
+/// After a failure the next template is tried after this long, and after twice as long each time, up to an hour.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// Specs that want a template. One that finds the queue full asks again with its next worker.
+const WANTED: usize = 16;
+/// Templates being built at one time: each is a boot, and a self-test of some hundred milliseconds.
+const BUILDS: usize = 2;
+
+/// Landlock keeps signals inside the jail from this version of its interface on. A template may signal, so it must have it.
+const LANDLOCK_WITH_SIGNALS: u32 = 6;
+
+/// Makes each worker as its spec asks, and by starting Deno where that cannot be.
+#[derive(Clone, Debug)]
+pub struct DenoWorkers {
+    spawn: DenoSpawn,
+    shelf: Arc<Shelf>,
+    wanted: mpsc::Sender<Arc<WorkerSpec>>,
+}
+
+type Built = Result<Arc<Template>, ForkError>;
+
+/// Builds templates; see the module.
+#[derive(Debug)]
+pub struct TemplateTask {
+    spawn: DenoSpawn,
+    shelf: Arc<Shelf>,
+    wanted: mpsc::Receiver<Arc<WorkerSpec>>,
+    builds: JoinSet<Built>,
+    /// For whom each of them is.
+    building: HashMap<Id, Arc<WorkerSpec>>,
+}
+
+impl DenoWorkers {
+    /// The source, and the task without which it forks nothing.
+    pub fn new(spawn: DenoSpawn) -> (Self, TemplateTask) {
+        let (wanted, asked) = mpsc::channel(WANTED);
+        let shelf = Arc::new(Shelf::default());
+        let task = TemplateTask {
+            spawn: spawn.clone(),
+            shelf: Arc::clone(&shelf),
+            wanted: asked,
+            builds: JoinSet::new(),
+            building: HashMap::new(),
+        };
+        (Self { spawn, shelf, wanted }, task)
+    }
+
+    /// Waits until workers of this spec are forked.
+    ///
+    /// # Errors
+    /// Why they are not, and will not be for a while. For people.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: the template is built all the same.
+    pub async fn ready(&self, spec: &Arc<WorkerSpec>) -> Result<(), String> {
+        loop {
+            let mut changed = pin!(self.shelf.changed.notified());
+            changed.as_mut().enable();
+            if self.template(spec).is_some() {
+                return Ok(());
+            }
+            if let Some(Life::Failed { why, .. }) = self.shelf.entries().get(spec).map(|entry| &entry.life) {
+                return Err(why.clone());
+            }
+            if self.wanted.is_closed() {
+                return Err("nobody builds templates".to_owned());
+            }
+            changed.await;
+        }
+    }
+
+    async fn boot_one(self, spec: Arc<WorkerSpec>) -> Result<Box<dyn Worker>, SpawnError> {
+        if spec.worker == WorkerKind::Fork
+            && let Some(template) = self.template(&spec)
+        {
+            match template.fork(&self.spawn, &spec).await {
+                Ok(worker) => return Ok(Box::new(worker)),
+                Err(error) => self.shelf.broken(&spec, &template, &error),
+            }
+        }
+        self.spawn.boot(spec).await
+    }
+
+    /// The one that is ready; asks for one if there is none.
+    fn template(&self, spec: &Arc<WorkerSpec>) -> Option<Arc<Template>> {
+        let now = Instant::now();
+        let mut entries = self.shelf.entries();
+        let entry = entries.entry(Arc::clone(spec)).or_insert_with(|| Entry::new(now));
+        entry.used_at = now;
+        match &entry.life {
+            Life::Ready(template) if template.is_current() => return Some(Arc::clone(template)),
+            // Its children that work go on.
+            Life::Ready(_) => entry.life = Life::Wanted,
+            Life::Failed { until, .. } if now < *until => return None,
+            Life::Wanted | Life::Failed { .. } => {}
+        }
+        if !entry.is_building && self.wanted.try_send(Arc::clone(spec)).is_ok() {
+            entry.is_building = true;
+        }
+        None
+    }
+}
+
+impl WorkerSource for DenoWorkers {
+    fn boot(&self, spec: Arc<WorkerSpec>) -> BoxFuture<'static, Result<Box<dyn Worker>, SpawnError>> {
+        Box::pin(self.clone().boot_one(spec))
+    }
+
+    fn fallback(&self, spec: &WorkerSpec) -> Option<String> {
+        if spec.worker == WorkerKind::Spawn {
+            return None;
+        }
+        match self.shelf.entries().get(spec).map(|entry| &entry.life) {
+            Some(Life::Ready(_)) => None,
+            Some(Life::Failed { why, .. }) => Some(why.clone()),
+            Some(Life::Wanted) => Some("the template is being built".to_owned()),
+            None => Some("no worker has been needed".to_owned()),
+        }
+    }
+}
+
+/// The templates that there are. Whoever boots takes from it, the task puts into it; nobody waits while holding it.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Somebody has put something in.
+    changed: Notify,
+    entries: Mutex<HashMap<Arc<WorkerSpec>, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    life: Life,
+    /// One is being built, which may be the successor of one that serves.
+    is_building: bool,
+    used_at: Instant,
+    failures: u32,
+}
+
+#[derive(Debug)]
+enum Life {
+    Wanted,
+    Ready(Arc<Template>),
+    Failed { why: String, until: Instant },
+}
+
+impl Entry {
+    fn new(now: Instant) -> Self {
+        Self { life: Life::Wanted, is_building: false, used_at: now, failures: 0 }
+    }
+
+    fn fail(&mut self, why: String) {
+        let pause = RETRY_AFTER.saturating_mul(1 << self.failures.min(16)).min(RETRY_AFTER_AT_MOST);
+        self.failures += 1;
+        self.life = Life::Failed { why, until: Instant::now() + pause };
+    }
+}
+
+impl Shelf {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Arc<WorkerSpec>, Entry>> {
+        self.entries.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// This template is not used any more; its children that work go on.
+    fn broken(&self, spec: &WorkerSpec, template: &Arc<Template>, error: &ForkError) {
+        let why = error_chain(error);
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(spec) else { return };
+        // Another caller has seen it first, or it has a successor.
+        if matches!(&entry.life, Life::Ready(ready) if Arc::ptr_eq(ready, template)) {
+            warn!(error = why, "a template failed; workers are started until there is another");
+            entry.fail(why);
+        }
+    }
+}
+
+impl TemplateTask {
+    /// Serves until the last [`DenoWorkers`] is dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the templates being built.
+    pub async fn run(mut self) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Cancel-safe: `join_next_with_id` is. `None` when nothing is being built.
+                Some(built) = self.builds.join_next_with_id() => match built {
+                    Ok((id, built)) => self.put(id, built),
+                    Err(error) => self.put(error.id(), Err(ForkError::Panicked(error))),
+                },
+                // Cancel-safe: `recv` is.
+                wanted = self.wanted.recv(), if self.builds.len() < BUILDS => match wanted {
+                    Some(spec) => self.build(spec),
+                    None => return,
+                },
+                // Cancel-safe: a tick that is lost is a look less.
+                _ = rounds.tick() => self.look_around(),
+            }
+        }
+    }
+
+    fn build(&mut self, spec: Arc<WorkerSpec>) {
+        let spawn = self.spawn.clone();
+        let wanted = Arc::clone(&spec);
+        let build = self.builds.spawn(async move { build(&spawn, &wanted).await });
+        self.building.insert(build.id(), spec);
+    }
+
+    fn put(&mut self, id: Id, built: Built) {
+        let Some(spec) = self.building.remove(&id) else { return };
+        let mut entries = self.shelf.entries();
+        let Some(entry) = entries.get_mut(&spec) else { return };
+        entry.is_building = false;
+        match built {
+            Ok(template) => {
+                info!("a template is ready");
+                entry.failures = 0;
+                entry.life = Life::Ready(template);
+            }
+            Err(error) => {
+                let why = error_chain(&error);
+                warn!(error = why, "no template; workers are started instead");
+                entry.fail(why);
+            }
+        }
+        self.shelf.changed.notify_waiters();
+    }
+
+    /// Drops templates that are dead or not used, and has those replaced that are old.
+    fn look_around(&mut self) {
+        let mut old = Vec::new();
+        self.shelf.entries().retain(|spec, entry| {
+            let used = entry.used_at.elapsed() < UNUSED_AFTER;
+            if let Life::Ready(template) = &entry.life {
+                if !template.is_current() {
+                    debug!("a template has ended, or what it was made from has changed");
+                    entry.life = Life::Wanted;
+                } else if template.is_worn() && used && !entry.is_building {
+                    entry.is_building = true;
+                    old.push(Arc::clone(spec));
+                }
+            }
+            used || entry.is_building
+        });
+        for spec in old {
+            self.build(spec);
+        }
+    }
+}
+
+impl Template {
+    fn is_worn(&self) -> bool {
+        self.forks() >= MAX_FORKS || self.age() >= MAX_AGE || self.cpu_time() >= MAX_CPU
+    }
+}
+
+/// A template that has proved itself.
+async fn build(spawn: &DenoSpawn, spec: &WorkerSpec) -> Built {
+    if let Some(why) = unsuitable(spawn, spec).await {
+        return Err(ForkError::Unsuitable(why));
+    }
+    let template = Arc::new(Template::boot(spawn, spec).await?);
+    self_test::run(&template, spawn, spec).await?;
+    Ok(template)
+}
+
+/// Why workers of this spec are not forked here, whatever becomes of a template.
+async fn unsuitable(spawn: &DenoSpawn, spec: &WorkerSpec) -> Option<String> {
+    if spec.grants.is_unsandboxed() {
+        return Some(
+            "the profile grants `run`, `ffi` or everything, and a fork must not start programs".to_owned(),
+        );
+    }
+    let config = spawn.config();
+    if config.layers.contains(&Layer::NoNewCode) {
+        return Some("`hardened` workers are not forked".to_owned());
+    }
+    let proof = spawn.proof().await;
+    let missing =
+        Layer::DEFAULT.into_iter().find(|layer| proof.report.layers.get(layer) != Some(&State::Active));
+    if let Some(layer) = missing {
+        return Some(format!(
+            "the jail's layer {layer} is not complete, and a fork must have the whole jail"
+        ));
+    }
+    if proof.report.landlock_abi < LANDLOCK_WITH_SIGNALS {
+        return Some(
+            "this kernel's Landlock cannot keep a template's signals in the jail (Linux 6.12)".to_owned(),
+        );
+    }
+    proof.broken.first().map(|finding| format!("the jail does not hold: {finding}"))
+}

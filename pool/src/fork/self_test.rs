@@ -1,0 +1,120 @@
+//! Whether what a template forks is a worker, on this very Deno and kernel: before the first job gets one.
+//!
+//! Two children run one script, side by side. It uses what a fork is most likely to break: timers, threads, the thread
+//! pool, WebAssembly, the garbage collector. What must differ between the children does, and what they must not have, as
+//! the kernel tells, they do not have.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::template::{ForkError, Template};
+use crate::job::{Job, RunLimits, RunReport, Settled, Verdict};
+use crate::source::Worker as _;
+use crate::spawn::DenoSpawn;
+use crate::spec::WorkerSpec;
+use crate::worker::DenoWorker;
+
+/// A run of the script takes some fifty milliseconds.
+const LIMIT: Duration = Duration::from_secs(20);
+
+const SCRIPT: &str = include_str!("self_test.js");
+
+/// # Errors
+/// What a child did not do, or could.
+pub(super) async fn run(
+    template: &Arc<Template>,
+    spawn: &DenoSpawn,
+    spec: &WorkerSpec,
+) -> Result<(), ForkError> {
+    let (one, other) = (template.fork(spawn, spec).await?, template.fork(spawn, spec).await?);
+    for child in [&one, &other] {
+        look_at(template.pid(), child).map_err(ForkError::SelfTest)?;
+    }
+    let (one, other) = tokio::join!(values(one), values(other));
+    let (one, other) = (one.map_err(ForkError::SelfTest)?, other.map_err(ForkError::SelfTest)?);
+    for key in ["bytes", "uuid", "number", "nodeBytes"] {
+        if one.get(key).is_none() || one.get(key) == other.get(key) {
+            return Err(ForkError::SelfTest(format!("two forks drew the same {key}")));
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel says of a child.
+fn look_at(template: Pid, child: &DenoWorker) -> Result<(), String> {
+    let status = |pid: Pid| {
+        fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).map_err(|error| error.to_string())
+    };
+    let (of_template, of_child) = (status(template)?, status(child.process().pid())?);
+    let field = |status: &str, name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned())
+    };
+    for (name, expected) in [("NoNewPrivs", "1"), ("Seccomp", "2"), ("Threads", "1")] {
+        if field(&of_child, name).as_deref() != Some(expected) {
+            return Err(format!("a fork has {name} {:?}", field(&of_child, name)));
+        }
+    }
+    let filters = |status| field(status, "Seccomp_filters").and_then(|count| count.parse::<u32>().ok());
+    if filters(&of_child).is_none() || filters(&of_child) <= filters(&of_template) {
+        return Err("a fork has no filter of its own".to_owned());
+    }
+    let shared: BTreeSet<String> =
+        connections(template)?.intersection(&connections(child.process().pid())?).cloned().collect();
+    match shared.first() {
+        None => Ok(()),
+        Some(link) => Err(format!("a fork shares {link} with its template")),
+    }
+}
+
+/// Pipes and sockets that a process holds.
+fn connections(pid: Pid) -> Result<BTreeSet<String>, String> {
+    let entries =
+        fs::read_dir(format!("/proc/{}/fd", pid.as_raw_pid())).map_err(|error| error.to_string())?;
+    let links = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let named = links.map(|link| link.to_string_lossy().into_owned());
+    Ok(named.filter(|link| link.starts_with("pipe:") || link.starts_with("socket:")).collect())
+}
+
+async fn values(child: DenoWorker) -> Result<Value, String> {
+    let (report, reaped) = Box::new(child).run(job(), None, CancellationToken::new()).await;
+    reaped.await;
+    match report {
+        RunReport {
+            verdict: Verdict::Settled { settled: Settled::Json { value }, open_handles: None, .. },
+            ..
+        } => Ok(value),
+        RunReport { verdict, stderr, .. } => {
+            Err(format!("{verdict:?} {}", String::from_utf8_lossy(&stderr).trim()))
+        }
+    }
+}
+
+fn job() -> Job {
+    Job {
+        execution_id: "self-test".to_owned(),
+        code: SCRIPT.to_owned(),
+        api_name: "api".to_owned(),
+        globals: Map::new(),
+        imports: Default::default(),
+        upstreams: None,
+        permissions: Value::Null,
+        host: None,
+        limits: RunLimits {
+            wall: LIMIT,
+            compute: LIMIT,
+            linger: Duration::from_secs(5),
+            max_output_bytes: 1 << 16,
+            max_result_bytes: 1 << 16,
+            max_media_bytes: 0,
+            max_calls: 0,
+            max_calls_in_flight: 1,
+        },
+    }
+}

@@ -1,0 +1,191 @@
+//! One template: a Deno process that has booted, warmed itself and now serves forks.
+//!
+//! It never runs a job and holds no secret. Its children die with it, since it is their parent; so each holds on to it,
+//! and it ends when its last child is collected and nobody wants another.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use conductor_fork::wire;
+use conductor_jail::ForkFilter;
+use rustix::process::Pid;
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep};
+
+use super::descriptors::{self, Unfit};
+use super::link::{Link, LinkError};
+use crate::source::SpawnError;
+use crate::spawn::start::{Pipes, Started};
+use crate::spawn::{DenoSpawn, Origin};
+use crate::spec::WorkerSpec;
+use crate::worker::DenoWorker;
+use crate::worker::process::{Parent, Process, parent_of, pid_of};
+
+/// The library that templates load; empty where there is none.
+const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
+
+/// Deno's idle threads end after ten seconds.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why there is no template, or no child of one. For people.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForkError {
+    #[error("{0}")]
+    Unsuitable(String),
+    #[error("this build has no library for templates")]
+    NoLibrary,
+    #[error("the jail has no filter of system calls here")]
+    NoFilter(#[source] Option<io::Error>),
+    #[error("the template did not start")]
+    Start(#[source] SpawnError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error("the template still has {threads} threads after {SETTLED_WITHIN:?}")]
+    Threads { threads: usize },
+    #[error("the template named a process that is not its child")]
+    NotItsChild,
+    #[error("a fork did not become a worker")]
+    Child(#[source] SpawnError),
+    #[error("cannot make the pipes of a worker")]
+    Pipes(#[source] io::Error),
+    #[error("the self-test failed: {0}")]
+    SelfTest(String),
+    #[error("the template's build failed")]
+    Panicked(#[source] JoinError),
+}
+
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// Never leased.
+    process: DenoWorker,
+    link: Link,
+    filter: ForkFilter,
+    origin: Origin,
+    born: Instant,
+    forks: AtomicU32,
+}
+
+impl Parent for Template {
+    fn collect(&self, pid: Pid) -> bool {
+        self.link.collect(pid)
+    }
+}
+
+impl Template {
+    /// Boots one and waits until it can fork, which takes as long as Deno keeps idle threads.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the process.
+    pub(super) async fn boot(spawn: &DenoSpawn, spec: &WorkerSpec) -> Result<Self, ForkError> {
+        if LIBRARY.is_empty() {
+            return Err(ForkError::NoLibrary);
+        }
+        let filter =
+            spawn.jail_of_forks(spec).fork_filter().map_err(|error| ForkError::NoFilter(Some(error)))?;
+        let filter = filter.ok_or(ForkError::NoFilter(None))?;
+        let (link, theirs) = Link::pair().map_err(|error| ForkError::Start(SpawnError::Start(error)))?;
+        let (process, origin) = spawn.boot_template(spec, LIBRARY, theirs).await.map_err(ForkError::Start)?;
+        link.serving().await?;
+        let template = Self { process, link, filter, origin, born: Instant::now(), forks: AtomicU32::new(0) };
+        template.settle().await?;
+        template.set_up().await?;
+        Ok(template)
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.process.process().pid()
+    }
+
+    /// A fork copies the calling thread alone, so there must be no other.
+    async fn settle(&self) -> Result<(), ForkError> {
+        let task = format!("/proc/{}/task", self.pid().as_raw_pid());
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let threads = std::fs::read_dir(&task).map_err(Unfit::Look)?.count();
+            match threads {
+                1 => return Ok(()),
+                _ if Instant::now() > deadline => return Err(ForkError::Threads { threads }),
+                _ => sleep(LOOK).await,
+            }
+        }
+    }
+
+    async fn set_up(&self) -> Result<(), ForkError> {
+        let open =
+            |what| File::open(format!("/proc/{}/{what}", self.pid().as_raw_pid())).map_err(Unfit::Look);
+        let (maps, task) = (open("maps")?, open("task")?);
+        let mut packet = vec![wire::SET_UP];
+        for descriptor in descriptors::look_at(self.pid())? {
+            descriptor.encode(&mut packet);
+        }
+        self.link.request(&packet, &[maps.as_fd(), task.as_fd()], drop).await?;
+        Ok(())
+    }
+
+    /// A child that waits for its job.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills the child.
+    pub(crate) async fn fork(
+        self: &Arc<Self>,
+        spawn: &DenoSpawn,
+        spec: &WorkerSpec,
+    ) -> Result<DenoWorker, ForkError> {
+        let (pipes, [stdout, stderr, commands, replies]) = Pipes::new().map_err(ForkError::Pipes)?;
+        let null = File::open("/dev/null").map_err(ForkError::Pipes)?;
+        let fds = [null.as_fd(), stdout.as_fd(), stderr.as_fd(), commands.as_fd(), replies.as_fd()];
+        let orphan = |pidfd| drop(self.adopt(pidfd));
+        let pidfd = self.link.request(&[wire::FORK], &fds, orphan).await?.ok_or(LinkError::Garbage)?;
+        // Ours are the only ends now, so the child's death shows.
+        drop((stdout, stderr, commands, replies));
+        self.forks.fetch_add(1, Ordering::Relaxed);
+        let process = self.adopt(pidfd)?;
+        let go = go(&self.filter, process.pid());
+        // While it waits: out of its template's control group into one of its own.
+        let started = spawn.enclose(Started { process, pipes }, spec).await.map_err(ForkError::Child)?;
+        let limit = spawn.config().boot_timeout;
+        DenoWorker::start(started, &go, spec, limit).await.map_err(ForkError::Child)
+    }
+
+    /// What the template says is not believed: a descriptor may be of any process that it can see.
+    fn adopt(self: &Arc<Self>, pidfd: OwnedFd) -> Result<Process, ForkError> {
+        let pid = pid_of(&pidfd).ok_or(ForkError::NotItsChild)?;
+        if parent_of(pid) != Some(self.pid()) {
+            return Err(ForkError::NotItsChild);
+        }
+        Ok(Process::adopt_from(Arc::clone(self) as Arc<dyn Parent>, pid, pidfd))
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    pub(super) fn cpu_time(&self) -> Duration {
+        self.process.process().cpu_time()
+    }
+
+    pub(super) fn forks(&self) -> u32 {
+        self.forks.load(Ordering::Relaxed)
+    }
+
+    /// False when its children would not be what a worker started now is.
+    pub(super) fn is_current(&self) -> bool {
+        !self.process.process().has_ended() && self.origin.is_current()
+    }
+}
+
+/// The frame with which a child becomes a worker.
+fn go(filter: &ForkFilter, pid: Pid) -> Vec<u8> {
+    let filter = filter.for_pid(pid.as_raw_pid().unsigned_abs());
+    let length = u32::try_from(filter.len()).expect("the kernel takes 32 KiB");
+    let mut go = length.to_ne_bytes().to_vec();
+    go.extend(filter);
+    go
+}
