@@ -166,6 +166,7 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
         ProfileStatus {
             id: profile.id.clone(),
             source: profile.source.clone(),
+            fallback: profile.fallback.clone(),
             grants,
             workspace,
             sessions: profile.registrations as u64,
@@ -180,6 +181,7 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
             },
             last_boot_error: profile.last_boot_error.clone(),
             booted: profile.totals.booted,
+            forked: profile.totals.forked,
             boot_failures: profile.totals.boot_failures,
             boot_p50_ms: profile.boot_p50_us.map(millis),
         }

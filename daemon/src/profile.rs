@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conductor_pool::status::profile_id;
-use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerSpec};
+use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerKind, WorkerSpec};
 use conductor_protocol::status::LimitsStatus;
 use conductor_upstream::config::ServerDefaults;
 use serde_json::Value;
@@ -69,6 +69,7 @@ pub struct Profile {
     pub heap_mib: u32,
     /// Of a worker's whole process.
     pub max_memory_mib: u32,
+    pub worker: WorkerKind,
     pub max_output_bytes: usize,
     pub max_result_bytes: usize,
     /// Bytes of the value, of stdout and of stderr that an answer holds; the rest is kept in the store.
@@ -191,6 +192,7 @@ pub fn explain(
     let packages = PackageRules::resolve(section, env, &config.policy, &mut notes)?;
     let mcp_config = McpConfig::resolve(section, &config.policy, scope, &mut notes)?;
     let limits = Limits::resolve(section, env, &config.policy, &mut notes)?;
+    notes.origin("worker", if section.worker.is_some() { Origin::File } else { Origin::Default });
     notes.warnings.extend(warnings(&grants, env));
     notes.warnings.extend(packages.warning());
     let profile = Profile {
@@ -204,6 +206,7 @@ pub fn explain(
         linger: limits.linger,
         heap_mib: limits.heap_mib,
         max_memory_mib: limits.max_memory_mib,
+        worker: section.worker.unwrap_or_default(),
         max_output_bytes: limits.max_output_bytes,
         max_result_bytes: limits.max_result_bytes,
         max_inline_bytes: limits.max_inline_bytes,
@@ -406,6 +409,7 @@ impl Profile {
             max_memory_mib: self.max_memory_mib,
             max_wall: coarse(self.max_timeout),
             env: self.env.clone(),
+            worker: self.worker,
             packages,
         }
     }

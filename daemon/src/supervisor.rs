@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use conductor_pool::DenoWorkers;
 use conductor_pool::PoolHandle;
 use conductor_pool::spawn::{Cgroups, DenoSpawn, SpawnConfig};
 use conductor_pool::status::profile_id;
@@ -302,6 +304,12 @@ impl Supervisor {
         let upstreams = Arc::new(UpstreamService::new(&dirs, Arc::new(clients)));
         let swept = upstreams.clone();
         tasks.spawn(async move { swept.sweep().await });
+        #[cfg(target_os = "linux")]
+        let source = {
+            let (workers, templates) = DenoWorkers::new(source);
+            tasks.spawn(templates.run());
+            workers
+        };
         let (pool, pool_task) = conductor_pool::task::pool(pool_config, Arc::new(source))?;
         tasks.spawn(pool_task.run());
 

@@ -40,8 +40,6 @@ use template::{ForkError, Template};
 const MAX_FORKS: u32 = 10_000;
 /// As long as an idle worker may live, for the same reason.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-/// CPU time of one template: far below the limit of its jail, which is meant for runs. Three thousand forks, about.
-const MAX_CPU: Duration = Duration::from_secs(2);
 /// A template that nobody has wanted a worker of for this long goes.
 const UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How often the two above are looked at.
@@ -300,7 +298,7 @@ impl TemplateTask {
 
 impl Template {
     fn is_worn(&self) -> bool {
-        self.forks() >= MAX_FORKS || self.age() >= MAX_AGE || self.cpu_time() >= MAX_CPU
+        self.forks() >= MAX_FORKS || self.age() >= MAX_AGE
     }
 }
 

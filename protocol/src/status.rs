@@ -191,6 +191,8 @@ pub struct ProfileStatus {
     pub id: String,
     /// The worker source: `spawn`, `fork`.
     pub source: String,
+    /// Why it is not the one that the profile asks for.
+    pub fallback: Option<String>,
     /// What the code may do, in words.
     pub grants: String,
     pub workspace: String,
@@ -203,6 +205,8 @@ pub struct ProfileStatus {
     pub breaker: String,
     pub last_boot_error: Option<String>,
     pub booted: u64,
+    /// Those among them that were forked.
+    pub forked: u64,
     pub boot_failures: u64,
     pub boot_p50_ms: Option<f64>,
 }

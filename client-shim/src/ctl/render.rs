@@ -137,6 +137,7 @@ impl Page {
         let details = [
             named("may", &profile.grants),
             named("workspace", &profile.workspace),
+            named("not forked", profile.fallback.as_deref().unwrap_or_default()),
             named("last boot error", profile.last_boot_error.as_deref().unwrap_or_default()),
         ];
         for detail in details.into_iter().flatten() {

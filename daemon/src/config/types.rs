@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use conductor_pool::PoolConfig;
 use conductor_pool::spawn::Level;
+use conductor_pool::{PoolConfig, WorkerKind};
 use conductor_upstream::config::{Scope, ServerDefaults, Start};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,17 @@ enum UpstreamStart {
     Eager,
 }
 
+/// [`WorkerKind`] as the schema tells it.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is used; a test holds it against the real type")]
+enum ProfileWorker {
+    /// Each boots a Deno of its own.
+    Spawn,
+    /// Experimental: each is a copy of a Deno that has booted, in the same jail; see [SECURITY.md](SECURITY.md).
+    Fork,
+}
+
 /// What sessions of this profile may do. Paths and grants may hold `~`, `${HOME}`, `${workspaceFolder}` and `${env:NAME}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -212,6 +223,9 @@ pub struct ProfileSection {
     /// Memory of the whole process: JavaScript objects, buffers, WebAssembly, Web Workers. Not below `heap-mib`.
     #[schemars(range(min = 64, max = 65_536), extend("x-unit" = "MiB", "x-default" = "448 above `heap-mib`"))]
     pub max_memory_mib: Option<u32>,
+    /// How the workers are made. What cannot be forked on this machine is spawned, and `conductorctl status` says why.
+    #[schemars(with = "ProfileWorker", extend("default" = "spawn"))]
+    pub worker: Option<WorkerKind>,
     /// Code that prints more is ended.
     #[schemars(range(min = 1024, max = 268_435_456), extend("x-unit" = "bytes", "default" = defaults::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: Option<usize>,
@@ -440,6 +454,9 @@ mod tests {
         }
         for name in names("/properties/upstreams/properties/start/enum") {
             serde_json::from_value::<Start>(name).expect("is a start");
+        }
+        for name in names("/properties/profiles/additionalProperties/properties/worker/enum") {
+            serde_json::from_value::<WorkerKind>(name).expect("is a kind of worker");
         }
         let kinds = names("/properties/policy/properties/session-grants/items/enum");
         assert_eq!(json!(crate::profile::run_args::KINDS), json!(kinds));

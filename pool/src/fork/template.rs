@@ -167,10 +167,6 @@ impl Template {
         self.born.elapsed()
     }
 
-    pub(super) fn cpu_time(&self) -> Duration {
-        self.process.process().cpu_time()
-    }
-
     pub(super) fn forks(&self) -> u32 {
         self.forks.load(Ordering::Relaxed)
     }

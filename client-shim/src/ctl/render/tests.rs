@@ -98,6 +98,7 @@ fn busy() -> StatusReport {
             profiles: vec![ProfileStatus {
                 id: "87a0fd16c0b6".into(),
                 source: "spawn".into(),
+                fallback: None,
                 grants: "read /ws".into(),
                 workspace: "/ws".into(),
                 sessions: 1,
@@ -108,6 +109,7 @@ fn busy() -> StatusReport {
                 breaker: "open".into(),
                 last_boot_error: Some("no memory".into()),
                 booted: 1234,
+                forked: 0,
                 boot_failures: 3,
                 boot_p50_ms: Some(18.04),
             }],
