@@ -8,6 +8,8 @@ mod cancellation;
 mod diagnosis;
 mod expose;
 mod faults;
+#[cfg(target_os = "linux")]
+mod fork;
 mod input;
 #[cfg(target_os = "linux")]
 mod jail;

@@ -1,0 +1,45 @@
+//! A profile whose workers are forked: the same answers, told in the status, and nothing left behind.
+
+use std::time::Duration;
+
+use conductor_tests::{Daemon, Home, Shim, wait_for};
+use serde_json::json;
+
+/// Time for a template: ten seconds until its idle threads have ended, and what a busy machine adds.
+const TEMPLATE: Duration = Duration::from_secs(90);
+
+#[test]
+fn a_profile_can_have_its_workers_forked() {
+    let home = Home::new();
+    home.configure("[profiles.default]\nworker = \"fork\"\n");
+    let mut daemon = Daemon::start(&home);
+    let shim = Shim::session(&home);
+    let profile = |daemon: &Daemon| daemon.status().pool.profiles.into_iter().next().expect("there is one");
+    assert_eq!(shim.call("40 + 2").value(), 42, "spawned workers serve until there is a template");
+    let forked = || {
+        let seen = profile(&daemon);
+        if seen.fallback.is_none() {
+            // Idle workers that were spawned are used up first.
+            assert_eq!(shim.call("40 + 2").value(), 42);
+        }
+        if seen.forked >= 4 { Ok(()) } else { Err(format!("{seen:?}")) }
+    };
+    wait_for("workers are forked", TEMPLATE, forked);
+    let profile = profile(&daemon);
+    assert_eq!((profile.source.as_str(), profile.fallback, profile.boot_failures), ("fork", None, 0));
+
+    assert_eq!(shim.call("const t: number = await new Promise(f => setTimeout(f, 5, 7)); t").value(), 7);
+    assert!(shim.call("throw new TypeError('here')").error_message().contains("here"));
+    assert_eq!(shim.call("Deno.readTextFileSync('/etc/hostname')").error_type(), "permission");
+    assert_eq!(shim.call("Deno.exit(3)").error_type(), "exit");
+    let endless = json!({ "deno_code": "for (;;);", "timeout": 300 });
+    assert_eq!(shim.call_with(endless).error_type(), "timeout");
+
+    daemon.kill9();
+    wait_for("nothing is left of a daemon that was killed", Duration::from_secs(20), || {
+        match home.workers() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    });
+}
