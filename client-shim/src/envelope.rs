@@ -32,11 +32,12 @@ impl PartialEq for Id {
 impl Eq for Id {}
 
 impl Id {
-    /// The id spelled `raw`: a JSON string, number or `null`. Anything else is `None`.
+    /// The id spelled `raw`: a JSON string, a number that a double holds, or `null`. Anything else is `None`: the daemon could
+    /// not answer to it.
     pub fn new(raw: &[u8]) -> Option<Self> {
         let canonical = match raw.first()? {
             b'"' => [b"\"", &unescape(raw)[..]].concat(),
-            b'-' | b'0'..=b'9' => canonical_number(raw),
+            b'-' | b'0'..=b'9' if is_finite(raw) => canonical_number(raw),
             b'n' => raw.to_vec(),
             _ => return None,
         };
@@ -53,7 +54,12 @@ impl Id {
     }
 }
 
-/// `1`, `1.0` and `1e0` are one number, as they are for the daemon (rmcp).
+fn is_finite(number: &[u8]) -> bool {
+    str::from_utf8(number).is_ok_and(|text| text.parse::<f64>().is_ok_and(f64::is_finite))
+}
+
+/// `1`, `1.0` and `1e0` are one number, as they are for the daemon (rmcp), and so are `1.50` and `1.5`, as which the daemon
+/// spells it when it refuses such an id.
 fn canonical_number(raw: &[u8]) -> Vec<u8> {
     // Beyond 2^53 a double no longer says which integer was meant.
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -61,12 +67,16 @@ fn canonical_number(raw: &[u8]) -> Vec<u8> {
     if let Ok(integer) = text.parse::<i64>() {
         return integer.to_string().into_bytes();
     }
+    if let Ok(integer) = text.parse::<u64>() {
+        return integer.to_string().into_bytes();
+    }
     match text.parse::<f64>() {
         Ok(number) if number.fract() == 0.0 && number.abs() < EXACT => {
             // Adding zero turns -0 into 0.
             format!("{:.0}", number + 0.0).into_bytes()
         }
-        _ => raw.to_vec(),
+        Ok(number) => format!("{number:e}").into_bytes(),
+        Err(_) => raw.to_vec(),
     }
 }
 
@@ -306,6 +316,7 @@ mod tests {
             ("7", "null", "not an object"),
             (r#"{"id":{},"method":"a"}"#, "null", "id is not"),
             (r#"{"id":true,"method":"a"}"#, "null", "id is not"),
+            (r#"{"id":1e400,"method":"a"}"#, "null", "id is not"),
             (r#"{"id":3}"#, "3", "no request"),
             (r#"{"id":4,"method":5}"#, "4", "no request"),
             (r#"{"result":4}"#, "null", "no request"),
@@ -320,9 +331,15 @@ mod tests {
     #[test]
     fn ids_are_equal_in_any_spelling() {
         let id = |raw: &str| Id::new(raw.as_bytes()).expect(raw);
-        for (one, other) in
-            [("1", "1.0"), ("100", "1e2"), ("0", "-0"), ("0", "-0.0"), (r#""a""#, r#""\u0061""#)]
-        {
+        for (one, other) in [
+            ("1", "1.0"),
+            ("100", "1e2"),
+            ("0", "-0"),
+            ("0", "-0.0"),
+            ("1e40", "1.0e+40"),
+            ("0.50", "0.5"),
+            (r#""a""#, r#""\u0061""#),
+        ] {
             assert_eq!(id(one), id(other));
         }
         for (one, other) in

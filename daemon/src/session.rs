@@ -55,6 +55,9 @@ mod tools;
 pub(crate) mod transport;
 mod watches;
 
+#[doc(hidden)]
+pub use transport::answer_to_malformed;
+
 /// What a client that has closed only its sending side may still wait for: calls that were sent before it.
 /// Shorter than the five seconds after which rmcp gives up on them, so that they are still answered as cancelled.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(4);

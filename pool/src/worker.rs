@@ -9,7 +9,9 @@
 
 pub(crate) mod calls;
 mod compute;
-pub(crate) mod frame;
+/// Public for the checks of what a hostile worker may write.
+#[doc(hidden)]
+pub mod frame;
 mod memory;
 pub(crate) mod output;
 pub(crate) mod process;

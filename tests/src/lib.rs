@@ -12,6 +12,7 @@
 //! conformance  the server that the official conformance suite asks for
 //! bench     the benchmark
 //! mutants   the check that the tests notice mistakes
+//! parsers   what must hold for any bytes that a parser is given
 //! wait_for  the only way to wait: for a condition, up to a deadline, telling the last state seen
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod manager;
 pub mod mutants;
 pub mod noise;
 pub mod operator;
+pub mod parsers;
 pub mod process;
 pub mod shim;
 pub mod wait;

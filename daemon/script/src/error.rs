@@ -21,8 +21,14 @@ pub struct SyntaxError {
 impl SyntaxError {
     pub(crate) fn at(source: &str, offset: usize, message: impl Into<String>, hint: Option<String>) -> Self {
         let (line, column) = line_column(source, offset);
-        Self { message: message.into(), line, column, code_frame: code_frame(source, line, column), hint }
+        let message = message.into().chars().map(visible).collect();
+        Self { message, line, column, code_frame: code_frame(source, line, column), hint }
     }
+}
+
+/// The parser quotes the program, and a control character in it would not be seen, or move a terminal's cursor.
+fn visible(c: char) -> String {
+    if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() }
 }
 
 /// How much of a long line is shown around the caret.

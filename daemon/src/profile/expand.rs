@@ -34,12 +34,11 @@ pub fn expand(text: &str, scope: Scope<'_>) -> Result<String, ExpandError> {
         out.push_str(scope.home);
         rest = &rest[1..];
     }
-    while let Some(start) = rest.find("${") {
-        out.push_str(&rest[..start]);
-        let inner = &rest[start + 2..];
-        let end = inner.find('}').ok_or(ExpandError::Unclosed)?;
-        out.push_str(value_of(&inner[..end], scope)?);
-        rest = &inner[end + 1..];
+    while let Some((before, inner)) = rest.split_once("${") {
+        out.push_str(before);
+        let (name, after) = inner.split_once('}').ok_or(ExpandError::Unclosed)?;
+        out.push_str(value_of(name, scope)?);
+        rest = after;
     }
     out.push_str(rest);
     Ok(out)
@@ -62,11 +61,13 @@ fn value_of<'a>(name: &str, scope: Scope<'a>) -> Result<&'a str, ExpandError> {
 
 /// Names in `${env:NAME}` references of a text.
 pub fn references(text: &str) -> BTreeSet<String> {
-    text.split("${env:")
-        .skip(1)
-        .filter_map(|rest| rest.split_once('}'))
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    let mut names = BTreeSet::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once("${").and_then(|(_, inner)| inner.split_once('}')) {
+        names.extend(name.strip_prefix("env:").map(str::to_owned));
+        rest = after;
+    }
+    names
 }
 
 #[cfg(test)]
@@ -105,5 +106,6 @@ mod tests {
     #[test]
     fn finds_references() {
         assert_eq!(references("${env:A}/${env:B}${HOME}${env:"), BTreeSet::from(["A".into(), "B".into()]));
+        assert_eq!(references("${env:A${env:B}"), BTreeSet::from(["A${env:B".into()]), "as it is expanded");
     }
 }

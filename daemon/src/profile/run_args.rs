@@ -12,7 +12,7 @@ pub const KINDS: [&str; 8] = ["read", "write", "net", "env", "run", "ffi", "sys"
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunArgsError {
-    #[error("`{flag}` is not known\nhint: known are {}", known_flags())]
+    #[error("`{}` is not known\nhint: known are {}", .flag.escape_debug(), known_flags())]
     UnknownFlag { flag: String },
     #[error(
         "`{0}` would let code fetch what it imports\nhint: allow packages with MCP_CONDUCTOR_ALLOWED_PACKAGES"
@@ -24,13 +24,13 @@ pub enum RunArgsError {
         "`{flag}=` has an empty list\nhint: name values, or write `{flag}` alone to allow everything of that kind"
     )]
     EmptyList { flag: String },
-    #[error("`{value}` follows no list\nhint: write allow-read=/a,/b")]
+    #[error("`{}` follows no list\nhint: write allow-read=/a,/b", .value.escape_debug())]
     NoList { value: String },
     #[error("`{flag}` stands both alone and with a list\nhint: keep one of them")]
     BothForms { flag: String },
     #[error("`allow-all` takes no list")]
     AllWithList,
-    #[error("`{value}` in `{flag}` {why}")]
+    #[error("`{}` in `{flag}` {why}", .value.escape_debug())]
     BadValue { flag: String, value: String, why: &'static str },
 }
 

@@ -5,7 +5,7 @@
 //! Never waits inside `send`: messages are queued in the order in which rmcp sends them, and one writer task puts them on
 //! the wire.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use rmcp::RoleServer;
 use rmcp::model::{ClientNotification, RequestId};
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -144,12 +145,35 @@ fn answered(message: &TxJsonRpcMessage<RoleServer>) -> Option<&RequestId> {
 pub(crate) fn read_message(body: &[u8]) -> Result<Box<RxJsonRpcMessage<RoleServer>>, Value> {
     let error = |id: &Value, code: i32, message: String| json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } });
     serde_json::from_slice(body).map(Box::new).map_err(|reason| match serde_json::from_slice::<Value>(body) {
-        Err(reason) => error(&Value::Null, -32700, format!("the message is not JSON: {reason}")),
+        Err(reason) => match id_alone(body) {
+            Some(id) => error(&id, -32600, format!("the message cannot be read: {reason}")),
+            None => error(&Value::Null, -32700, format!("the message is not JSON: {reason}")),
+        },
         Ok(message) => {
-            let id = message.get("id").filter(|id| id.is_string() || id.is_number()).unwrap_or(&Value::Null);
+            // An answer is not answered: its id is one of ours, and the client may have a request of the same id.
+            let id =
+                message.get("method").and(message.get("id")).filter(|id| is_id(id)).unwrap_or(&Value::Null);
             error(id, -32600, format!("the message is no JSON-RPC request: {reason}"))
         }
     })
+}
+
+/// The id of a request that is JSON and holds what no value of ours can hold, like a number of 400 digits.
+fn id_alone(body: &[u8]) -> Option<Value> {
+    // Of members that occur twice the last counts, as everywhere.
+    let members: HashMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
+    members.get("method")?;
+    serde_json::from_str(members.get("id")?.get()).ok().filter(is_id)
+}
+
+fn is_id(value: &Value) -> bool {
+    value.is_string() || value.is_number()
+}
+
+/// The answer to a message that cannot be read; public for the checks of what any client may send.
+#[doc(hidden)]
+pub fn answer_to_malformed(body: &[u8]) -> Option<Value> {
+    read_message(body).err()
 }
 
 impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTransport<R> {
@@ -236,7 +260,13 @@ mod tests {
         assert_eq!(answer_to("{nope")["id"], Value::Null);
         assert_eq!(answer_to("42")["error"]["code"], -32600);
         assert_eq!(answer_to(r#"{"id":"a","method":7}"#)["id"], "a");
+        assert_eq!(answer_to(r#"{"id":"a","result":1,"error":1}"#)["id"], Value::Null);
         assert_eq!(answer_to("[]")["error"]["code"], -32600);
+        let large = format!(r#"{{"id":7,"method":"m","params":[{}]}}"#, "9".repeat(400));
+        assert_eq!(
+            (&answer_to(&large)["id"], &answer_to(&large)["error"]["code"]),
+            (&json!(7), &json!(-32600))
+        );
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
 pub use crate::nearest::nearest;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
+/// Public for the checks of what a hostile server may send.
+#[doc(hidden)]
+pub use crate::transport::sse_decoder;
 pub use crate::upstreams::{
     CallContext, ClientTerms, DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_START_TIMEOUT,
     Exposed, Rounds, ServerState, ServerStatus, Summary, Upstreams, UpstreamsOptions,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -56,12 +56,19 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut patterns = BTreeSet::new();
         for secret in secrets {
-            forms(secret.expose(), &mut patterns);
+            let value = secret.expose().trim();
+            forms(value, &mut patterns);
+            if let Some((_, token)) = value.split_once(' ') {
+                // `Bearer TOKEN`: the token alone counts too.
+                forms(token, &mut patterns);
+            }
         }
         if patterns.is_empty() {
             return Self(None);
         }
-        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(patterns);
+        // The kind that is built in linear time and space, whatever the values are.
+        let kind = Some(AhoCorasickKind::ContiguousNFA);
+        let built = AhoCorasick::builder().kind(kind).match_kind(MatchKind::LeftmostLongest).build(patterns);
         Self(Some(Arc::new(built.expect("a configuration's values fit into one automaton"))))
     }
 
@@ -134,10 +141,6 @@ fn forms(value: &str, into: &mut BTreeSet<String>) {
             into.extend(stable_part(&encoded, offset, bytes.len()));
         }
     }
-    if let Some((_, token)) = value.split_once(' ') {
-        // `Bearer TOKEN`: the token alone counts too.
-        forms(token, into);
-    }
 }
 
 /// The characters of a base64 text that do not depend on what stands around the value in the encoded bytes.
@@ -182,6 +185,15 @@ mod tests {
     #[test]
     fn the_token_of_a_header_counts_alone() {
         check("Bearer abcdef123", "got abcdef123", "got [redacted]");
+    }
+
+    #[test]
+    fn a_large_value_of_many_words_is_known_at_once() {
+        let value = "word ".repeat(10_000);
+        let redactor = Redactor::new([&Secret::new(&value)]);
+        assert_eq!(redactor.redact(&format!("<{}>", value.trim())), "<[redacted]>");
+        let patterns = redactor.0.expect("there are some").patterns_len();
+        assert!(patterns < 30, "{patterns} forms");
     }
 
     #[test]

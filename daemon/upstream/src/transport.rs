@@ -8,7 +8,7 @@ mod bounded;
 pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod sse;
-mod sse_decoder;
+pub mod sse_decoder;
 pub(crate) mod stdio;
 
 use rmcp::RoleClient;

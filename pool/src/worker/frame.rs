@@ -71,7 +71,7 @@ pub(crate) enum Command<'a> {
 /// From the worker to the daemon.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Reply {
+pub enum Reply {
     /// What the warm-up's paths produced; means nothing.
     Warm(IgnoredAny),
     Ready {},
@@ -89,16 +89,16 @@ pub(crate) enum Reply {
 
 /// A question to the daemon, under a number of the worker's own choice.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Call {
-    pub(crate) id: u64,
-    pub(crate) method: String,
+pub struct Call {
+    pub id: u64,
+    pub method: String,
     /// Read only if the call is admitted.
-    pub(crate) params: Box<RawValue>,
+    pub params: Box<RawValue>,
 }
 
 /// Why a worker's channel cannot be read any further.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FrameError {
+pub enum FrameError {
     #[error("a frame of {bytes} bytes is over the limit")]
     TooLarge { bytes: usize },
     #[error("a frame that is not understood: {0}")]
@@ -117,7 +117,7 @@ pub(crate) fn encode(command: &Command<'_>) -> Vec<u8> {
 
 /// Cuts the reply stream into frames.
 #[derive(Debug)]
-pub(crate) struct FrameReader {
+pub struct FrameReader {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that frames already returned were made of.
     used: usize,
@@ -127,7 +127,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     /// `limit` is the largest frame without its header.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self { buffer: Vec::new(), used: 0, limit, call_limit: limit }
     }
 
@@ -153,8 +153,17 @@ impl FrameReader {
         Ok(rustix::io::read(pipe, rustix::buffer::spare_capacity(&mut self.buffer))?)
     }
 
+    /// The same of bytes that were read elsewhere.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.compact();
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// The next complete frame, if there is one.
-    pub(crate) fn next(&mut self) -> Result<Option<Reply>, FrameError> {
+    ///
+    /// # Errors
+    /// The stream makes no sense from here on.
+    pub fn next(&mut self) -> Result<Option<Reply>, FrameError> {
         let unread = &self.buffer[self.used..];
         let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
         let bytes = usize::try_from(u32::from_le_bytes(*header)).unwrap_or(usize::MAX);
@@ -162,7 +171,7 @@ impl FrameReader {
             return Err(FrameError::TooLarge { bytes });
         }
         let Some(body) = rest.get(..bytes) else { return Ok(None) };
-        let reply = serde_json::from_slice(body).map_err(|error| FrameError::Garbage(error.to_string()))?;
+        let reply = serde_json::from_slice(body).map_err(|error| FrameError::Garbage(visible(&error)))?;
         let limit = if matches!(reply, Reply::Call(_)) { self.call_limit } else { self.limit };
         if bytes > limit {
             return Err(FrameError::TooLarge { bytes });
@@ -181,6 +190,11 @@ impl FrameReader {
         self.used = 0;
         self.buffer.reserve(super::output::CHUNK);
     }
+}
+
+/// The parser quotes what the worker wrote: nothing of it may move a terminal's cursor.
+fn visible(error: &serde_json::Error) -> String {
+    error.to_string().replace(char::is_control, "\u{fffd}")
 }
 
 #[cfg(test)]

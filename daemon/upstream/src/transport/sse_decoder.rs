@@ -9,15 +9,15 @@ const MAX_FIELD_BYTES: usize = 4096;
 
 /// One event; one without data is still an event here, because its id and its retry time count.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) name: Option<String>,
-    pub(crate) data: Option<String>,
-    pub(crate) id: Option<String>,
-    pub(crate) retry: Option<u64>,
+pub struct Event {
+    pub name: Option<String>,
+    pub data: Option<String>,
+    pub id: Option<String>,
+    pub retry: Option<u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Decoded {
+pub enum Decoded {
     Event(Event),
     /// An event whose data was too large, with the id of the request that it answers.
     TooLarge {
@@ -28,7 +28,7 @@ pub(crate) enum Decoded {
 
 /// The state between two parts.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     /// The field's name while it is read; then its value goes where it belongs.
     field: Vec<u8>,
     position: Position,
@@ -49,7 +49,7 @@ enum Position {
 
 impl Decoder {
     /// Data of more than `max_bytes` in one event is refused.
-    pub(crate) fn new(max_bytes: usize) -> Self {
+    pub fn new(max_bytes: usize) -> Self {
         Self {
             field: Vec::new(),
             position: Position::Name,
@@ -61,7 +61,7 @@ impl Decoder {
         }
     }
 
-    pub(crate) fn push(&mut self, mut part: &[u8], out: &mut impl Extend<Decoded>) {
+    pub fn push(&mut self, mut part: &[u8], out: &mut impl Extend<Decoded>) {
         while let Some(&byte) = part.first() {
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
                 part = &part[1..];

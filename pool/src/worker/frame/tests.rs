@@ -5,7 +5,9 @@ use super::*;
 const LIMIT: usize = 1000;
 
 fn reader(bytes: &[u8]) -> FrameReader {
-    FrameReader { buffer: bytes.to_vec(), ..FrameReader::new(LIMIT) }
+    let mut reader = FrameReader::new(LIMIT);
+    reader.push(bytes);
+    reader
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {

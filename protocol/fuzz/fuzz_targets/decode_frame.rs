@@ -1,7 +1,0 @@
-#![no_main]
-
-#[path = "../checks.rs"]
-#[allow(dead_code, reason = "each target runs one of the checks")]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::decode_frame(bytes));
