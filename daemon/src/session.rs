@@ -7,29 +7,27 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use conductor_deno::DenoBinary;
 use conductor_protocol::status::{RunningStatus, SessionStatus};
-use conductor_protocol::{ClientKind, FrameDecoder, Hello, RejectCode, SessionFrame, codec, frame};
+use conductor_protocol::{ClientKind, Hello, RejectCode};
 use conductor_upstream::SessionId;
 use interprocess::local_socket::tokio::Stream;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rmcp::transport::Transport;
 use rmcp::{RoleServer, ServiceExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::profile::{self, Profile};
 use crate::supervisor::{ConfigInUse, Phase, Shared};
 use crate::upstreams::Servers;
-use accepted::Accepted;
 use admission::{Admission, Refused};
+use connection::{Connection, hang_up_of};
 use handshake::Client;
 use lists::Lists;
 pub(crate) use raw::RawService;
@@ -37,12 +35,13 @@ use registry::Entry;
 use requests::Link;
 use rounds::Suspended;
 use tools::ToolServer;
-use transport::{FrameTransport, OUTGOING_FRAMES};
 use watches::Watches;
 
 mod accepted;
 pub(crate) mod admission;
+mod connection;
 mod discovery;
+mod ending;
 mod expose;
 mod follow;
 pub(crate) mod handshake;
@@ -51,6 +50,8 @@ mod raw;
 pub mod registry;
 pub(crate) mod requests;
 mod rounds;
+#[cfg(test)]
+mod simulation;
 mod tools;
 pub(crate) mod transport;
 mod watches;
@@ -58,22 +59,11 @@ mod watches;
 #[doc(hidden)]
 pub use transport::answer_to_malformed;
 
-/// What a client that has closed only its sending side may still wait for: calls that were sent before it.
-/// Shorter than the five seconds after which rmcp gives up on them, so that they are still answered as cancelled.
-const HALF_CLOSED_GRACE: Duration = Duration::from_secs(4);
-
-/// How long a client may take to close its sending side after it was told that the daemon goes down. Ours do so when they read
-/// it; one that does not read, or is of another kind, is not waited for.
-const FAREWELL_TIME: Duration = Duration::from_secs(3);
-
 /// How long a configuration file is left alone after it has changed.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// How long a list may wait for a configuration of servers to be read: a locked keyring must not hold it up.
 const SERVERS_WAIT: Duration = Duration::from_millis(500);
-
-/// How soon a client that is gone altogether is noticed while its calls still run.
-const GONE_CHECK: Duration = Duration::from_millis(20);
 
 /// One client, from its handshake to its end.
 #[derive(Debug)]
@@ -192,105 +182,11 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
     let kind = Kind::Socket(hello.kind);
     let origin = Origin { kind, pid: hello.pid, build: hello.build, cwd: hello.cwd, env };
     let hosted = Hosted::open(id, origin, shared);
-    Connection { hosted, watched }.serve(decoder, reader, writer).await;
-}
-
-/// A session's connection while it is served.
-struct Connection {
-    hosted: Hosted,
-    /// The socket, to notice that the other end is gone altogether.
-    watched: OwnedFd,
-}
-
-impl Connection {
-    async fn serve(self, decoder: FrameDecoder, reader: ReadHalf<Stream>, writer: WriteHalf<Stream>) {
-        let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
-        let writing = tokio::spawn(write_frames(writer, queue));
-        let eof = CancellationToken::new();
-        let accepted = Arc::new(Accepted::new(self.hosted.shared.phase()));
-        let transport = FrameTransport::new(reader, decoder, outgoing.clone(), accepted.clone(), eof.clone());
-        let stop = CancellationToken::new();
-        tokio::select! {
-            // Not resumed after the other has won, so cancel safety does not matter.
-            () = self.hosted.serve(transport, stop.clone()) => {}
-            never = self.watch_for_end(&eof, &stop, &outgoing, &accepted) => match never {},
-        }
-        let is_draining = self.hosted.shared.is_draining();
-        // Calls end and what the session has of servers, before the client is told.
-        drop(self);
-        if is_draining {
-            let reason = "the daemon is going down".to_owned();
-            // client gone: nobody to tell
-            let _told = outgoing.send(SessionFrame::Goodbye { reason }).await;
-        }
-        drop(outgoing);
-        // The writer ends when everything that was queued is written, or the client is gone.
-        drop(writing.await);
-    }
-
-    /// Ends calls nobody waits for, and stops serving when the daemon goes down and the calls in flight are answered.
-    async fn watch_for_end(
-        &self,
-        eof: &CancellationToken,
-        stop: &CancellationToken,
-        outgoing: &mpsc::Sender<SessionFrame>,
-        accepted: &Accepted,
-    ) -> Infallible {
-        let mut phase = self.hosted.shared.phase();
-        tokio::select! {
-            // Cancel-safe: both arms only wait for flags.
-            () = eof.cancelled() => {
-                self.end_when_gone().await;
-                // The transport tells rmcp of the end, unless the daemon was already going down when it came to that.
-                until_draining(&mut phase).await;
-            }
-            () = until_draining(&mut phase) => {
-                let deadline = phase.borrow().deadline();
-                let answered = self.take_leave(eof, outgoing, accepted);
-                tokio::select! {
-                    // Neither is resumed after the other has won, so cancel safety does not matter.
-                    answered = tokio::time::timeout_at(deadline.into(), answered) => if answered.is_err() {
-                        self.hosted.session.gone.cancel();
-                    },
-                    () = self.hung_up() => self.hosted.session.gone.cancel(),
-                }
-            }
-        }
-        // rmcp hands over what its handlers still answer before it ends.
-        stop.cancel();
-        std::future::pending().await
-    }
-
-    /// Tells the client that the daemon goes down, and waits until it sends no more and all it was promised is answered.
-    async fn take_leave(
-        &self,
-        eof: &CancellationToken,
-        outgoing: &mpsc::Sender<SessionFrame>,
-        accepted: &Accepted,
-    ) {
-        // client gone: nobody to tell
-        let _told = outgoing.send(SessionFrame::Draining).await;
-        // What it sent before is read by then: taken, or given back.
-        let _silent = tokio::time::timeout(FAREWELL_TIME, eof.cancelled()).await;
-        accepted.all_closed().await;
-        // Calls that were cancelled are not over yet.
-        let mut in_flight = self.hosted.session.in_flight.subscribe();
-        // An error is impossible: the session has the sender.
-        drop(in_flight.wait_for(|calls| *calls == 0).await);
-    }
-
-    async fn end_when_gone(&self) {
-        // over: it may still read, and is waited for no longer
-        let _hung_up = tokio::time::timeout(HALF_CLOSED_GRACE, self.hung_up()).await;
-        self.hosted.session.gone.cancel();
-    }
-
-    /// Ready when the client has closed both directions, or its process has ended.
-    async fn hung_up(&self) {
-        while !hung_up(self.watched.as_fd()) {
-            tokio::time::sleep(GONE_CHECK).await;
-        }
-    }
+    let (session, phase) = (hosted.session.clone(), hosted.shared.phase());
+    let connection = Connection { session, phase, is_gone: hang_up_of(watched) };
+    // With the serving ends the session: its calls, and what it has of servers, before the client is told.
+    let serving = |transport, stop| async move { hosted.serve(transport, stop).await };
+    connection.serve(decoder, (reader, writer), serving).await;
 }
 
 impl Hosted {
@@ -350,31 +246,6 @@ async fn until_draining(phase: &mut watch::Receiver<Phase>) {
     if phase.wait_for(|phase| phase.is_draining()).await.is_err() {
         // The supervisor is gone, and with it this task in a moment.
         std::future::pending().await
-    }
-}
-
-/// True when the other end has closed both directions, or its process has ended.
-fn hung_up(socket: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
-    match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => {
-            fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
-        }
-        Err(_) => false,
-    }
-}
-
-/// Puts frames on the wire in the order in which they were queued; ends when the queue is closed or the client gone.
-async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<SessionFrame>) {
-    while let Some(message) = queue.recv().await {
-        let bytes = codec::encode(&message).ok().and_then(|payload| frame::encode(&payload).ok());
-        let Some(bytes) = bytes else {
-            tracing::error!("an answer is too large for a frame; the session is closed");
-            return;
-        };
-        if writer.write_all(&bytes).await.is_err() {
-            return;
-        }
     }
 }
 

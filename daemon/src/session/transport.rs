@@ -220,12 +220,10 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for FrameTrans
                 return Some(*message);
             }
             if !readable {
+                // Only the client's sending side is closed. rmcp would let nothing be told from here on, and calls that have
+                // something to tell would hang: it goes on until the session stops it.
                 self.eof.cancel();
-                if self.accepted.is_over() {
-                    // Only the client's sending side is closed: rmcp goes on answering until the session stops it.
-                    std::future::pending::<()>().await;
-                }
-                return None;
+                return std::future::pending().await;
             }
             // A client that reads no answers is not read either: rmcp starts each request at once, so nothing else
             // bounds the answers that wait. Those wait in turn, so there is room only once they all have a place.
