@@ -19,10 +19,15 @@
 //! message waits except in `Live` and `Failed`, so nothing is queued here: what the client sends meanwhile stays in its pipe.
 //! While `Restoring` only the effects' messages are written, while `Live` only the client's.
 
+mod methods;
+mod questions;
 mod session;
 
 use std::collections::VecDeque;
 
+pub use methods::is_repeatable;
+use methods::sets;
+use questions::Questions;
 use session::{Remembered, Session};
 
 use crate::envelope::{self, Envelope, Id, Kind};
@@ -34,9 +39,8 @@ const MAX_PENDING: usize = 10_000;
 /// written before anything is read, so they must fit a socket's buffer. Beyond it a request is answered as lost instead.
 const MAX_KEPT_BYTES: usize = 32 * 1024;
 
-/// Most questions of a daemon that the client has not answered; some clients never do. Beyond it the oldest is forgotten, and
-/// a late answer to it is not forwarded.
-const MAX_ASKED: usize = 1000;
+/// Most cancelled requests whose late answers are still let through; beyond it the oldest is forgotten.
+const MAX_CANCELLED: usize = 1000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -57,10 +61,7 @@ pub struct Relay {
     replayed: Vec<Id>,
     /// Makes ids of the shim's own unique.
     own_ids: u64,
-    /// Questions of this link's daemon that the client has not answered, as the client knows them.
-    asked: VecDeque<Asked>,
-    /// Ids of questions of earlier daemons, which the client may still answer.
-    stale: VecDeque<Id>,
+    questions: Questions,
 }
 
 #[derive(Debug, Default)]
@@ -97,14 +98,6 @@ struct Writing {
     id: Option<Id>,
 }
 
-#[derive(Debug)]
-struct Asked {
-    /// As the client knows it.
-    id: Id,
-    /// As the daemon knows it.
-    daemons: Id,
-}
-
 /// What to do with a client message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -127,33 +120,6 @@ pub enum Effect {
     Finish,
     /// Close the link; it is of no use.
     Close,
-}
-
-/// Methods that change nothing, or leave the same state when they run twice.
-pub fn is_repeatable(method: &str) -> bool {
-    matches!(
-        method,
-        "initialize"
-            | "ping"
-            | "server/discover"
-            | "tools/list"
-            | "prompts/list"
-            | "resources/list"
-            | "resources/templates/list"
-            | "resources/subscribe"
-            | "resources/unsubscribe"
-            | "logging/setLevel"
-            | "subscriptions/listen"
-    )
-}
-
-/// What of a session a method sets.
-fn sets(method: &str) -> Option<&'static str> {
-    match method {
-        "resources/subscribe" | "resources/unsubscribe" => Some("subscription"),
-        "logging/setLevel" => Some("level"),
-        _ => None,
-    }
 }
 
 impl Relay {
@@ -217,7 +183,7 @@ impl Relay {
                 None
             }
             (Kind::Response, Some(id)) => {
-                let Some(daemons) = self.take_asked(id) else { return Verdict::Done(None) };
+                let Some(daemons) = self.questions.answered(id) else { return Verdict::Done(None) };
                 (daemons.raw() != id.raw()).then(|| envelope.with_id(json, &daemons))
             }
             _ if envelope.method == "notifications/cancelled" => {
@@ -226,7 +192,7 @@ impl Relay {
                         return Verdict::Done(None);
                     };
                     let pending = self.pending.remove(at);
-                    push_bounded(&mut self.cancelled, pending.id);
+                    push_bounded(&mut self.cancelled, pending.id, MAX_CANCELLED);
                 }
                 None
             }
@@ -401,14 +367,14 @@ impl Relay {
 
     fn daemon_asks(&mut self, id: &Id, envelope: &Envelope, json: Vec<u8>) -> Vec<u8> {
         // Daemons count from zero: an id may be that of an earlier daemon's question which the client still looks at.
-        let (ours, json) = if self.stale.contains(id) {
+        let (ours, json) = if self.questions.is_stale(id) {
             let ours = self.own_id();
             let json = envelope.with_id(&json, &ours);
             (ours, json)
         } else {
             (id.clone(), json)
         };
-        push_bounded(&mut self.asked, Asked { id: ours, daemons: id.clone() });
+        self.questions.asked(ours, id.clone());
         json
     }
 
@@ -416,11 +382,8 @@ impl Relay {
         match envelope.method.as_str() {
             "notifications/cancelled" => {
                 let Some(target) = &envelope.request_id else { return vec![Effect::Print(json)] };
-                let Some(at) = self.asked.iter().position(|asked| asked.daemons == *target) else {
-                    return Vec::new();
-                };
-                let asked = self.asked.remove(at).expect("the position was just found");
-                vec![Effect::Print(envelope.with_request_id(&json, &asked.id))]
+                let Some(ours) = self.questions.withdrawn(target) else { return Vec::new() };
+                vec![Effect::Print(envelope.with_request_id(&json, &ours))]
             }
             "notifications/subscriptions/acknowledged" => {
                 let listens = |pending: &&mut Pending| Some(&pending.id) == envelope.subscription_id.as_ref();
@@ -480,23 +443,8 @@ impl Relay {
 
     /// Tells the client that nobody waits for its answers to the last daemon's questions.
     fn withdraw_questions(&mut self) -> Vec<Effect> {
-        let asked: Vec<_> = self.asked.drain(..).collect();
-        let mut effects = Vec::new();
-        for asked in asked {
-            effects.push(Effect::Print(envelope::cancelled(&asked.id, "the conductor daemon went away")));
-            push_bounded(&mut self.stale, asked.id);
-        }
-        effects
-    }
-
-    fn take_asked(&mut self, id: &Id) -> Option<Id> {
-        match self.asked.iter().position(|asked| asked.id == *id) {
-            Some(at) => self.asked.remove(at).map(|asked| asked.daemons),
-            None => {
-                self.stale.retain(|stale| stale != id);
-                None
-            }
-        }
+        let withdrawn = |id: Id| Effect::Print(envelope::cancelled(&id, "the conductor daemon went away"));
+        self.questions.daemon_lost().into_iter().map(withdrawn).collect()
     }
 
     fn is_being_written(&self, id: &Id) -> bool {
@@ -536,8 +484,8 @@ fn lost_answer(id: &Id) -> Vec<u8> {
     envelope::error_answer(id.raw(), envelope::LOST, text)
 }
 
-fn push_bounded<T>(queue: &mut VecDeque<T>, item: T) {
-    if queue.len() == MAX_ASKED {
+fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+    if queue.len() == most {
         queue.pop_front();
     }
     queue.push_back(item);

@@ -16,7 +16,7 @@ use crate::source::{SpawnError, WorkerKind};
 use crate::spec::WorkerSpec;
 use crate::status::{BreakerStatus, ProfileStatus, profile_id};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1000;
 const EVENTS: usize = 300;
 const SPECS: usize = 4;
 const SESSIONS: usize = 5;
