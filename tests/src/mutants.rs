@@ -1,4 +1,5 @@
-//! Do the tests bite? Each seeded mistake in the rewrite, in the harness and in the jail must turn a test red.
+//! Do the tests bite? Each seeded mistake in the rewrite, in the harness, in the jail and in the state machines must turn a
+//! test red.
 //!
 //! ```text
 //! cargo run -p conductor-tests --bin mutants              all of them; minutes, the first time more

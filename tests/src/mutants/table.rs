@@ -1,6 +1,7 @@
 //! The mistakes. Each is one that a change could make and a review could miss, and breaks one promise.
 
 mod jail;
+mod machines;
 
 /// All tests of the rewrite: together they take seconds.
 const REWRITE: &str = "-p conductor-script";
@@ -30,7 +31,7 @@ const HARNESS: &str = "pool/src/harness/harness.js";
 
 /// Every mutation.
 pub(super) fn mutations() -> impl Iterator<Item = &'static Mutation> {
-    MUTATIONS.iter().chain(&jail::MUTATIONS)
+    MUTATIONS.iter().chain(&jail::MUTATIONS).chain(&machines::MUTATIONS)
 }
 
 const MUTATIONS: [Mutation; 20] = [
