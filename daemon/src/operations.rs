@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::error_chain;
-use crate::http::tokens::TokenError;
+use crate::http::tokens::{DEFAULT_PROFILE as DEFAULT, TokenError};
 use crate::packages::{Building, Provided};
 use crate::profile::{self, Profile};
 use crate::session::handshake::Client;
@@ -25,9 +25,6 @@ use crate::supervisor::Shared;
 use crate::upstreams::Servers;
 use crate::upstreams::auth::AuthFailure;
 use crate::upstreams::report::ServerError;
-
-/// The profile of those that name none.
-const DEFAULT: &str = "default";
 
 /// Why an operation came to nothing, for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +127,13 @@ impl Operator<'_> {
     fn profile(&self) -> Result<Profile, OperationError> {
         let config = self.shared.config();
         let config = config.config.as_ref().map_err(|error| OperationError::Profile(error.to_string()))?;
-        profile::resolve(config, &self.client.env, &self.client.hello.cwd, &self.shared.dirs)
+        let profile = profile::resolve(config, &self.client.env, &self.client.hello.cwd, &self.shared.dirs)
+            .map_err(|error| OperationError::Profile(error.to_string()))?;
+        // Who names a profile that tokens have means what those who come with them have: their servers, their logins.
+        if !self.shared.http.tokens.is_tenant(&profile.name) {
+            return Ok(profile);
+        }
+        profile::resolve_tenant(config, &profile.name, &self.shared.dirs)
             .map_err(|error| OperationError::Profile(error.to_string()))
     }
 

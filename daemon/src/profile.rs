@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_pool::status::profile_id;
 use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerKind, WorkerSpec};
 use conductor_protocol::status::LimitsStatus;
 use conductor_upstream::config::ServerDefaults;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::config::{Config, PolicySection, ProfileSection};
@@ -57,6 +59,8 @@ pub mod defaults {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     pub name: String,
+    /// The user that it is of, where several share the daemon: nothing that is kept or runs for one is another's.
+    pub tenant: Option<Arc<str>>,
     pub workspace: PathBuf,
     pub grants: Grants,
     /// Variables the code may read, with their values.
@@ -170,6 +174,27 @@ pub fn resolve(
     explain(config, env, cwd, dirs).map(|(profile, _)| profile)
 }
 
+/// What a name loses to be one plain component of a path.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+
+/// As [`resolve`], for a user beside the daemon's own: whoever comes with a token for the named profile `tenant`. He gets what
+/// that profile says, a workspace of his own where it says none, and no upstream servers where it names none.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_tenant(config: &Config, tenant: &str, dirs: &Dirs) -> Result<Profile, ProfileError> {
+    let mut config = config.clone();
+    if let Some(section) = config.profiles.get_mut(tenant) {
+        let directory = utf8_percent_encode(tenant, NOT_PLAIN).to_string();
+        let workspace = dirs.home.join(".mcp-conductor/workspaces").join(directory);
+        section.workspace.get_or_insert(workspace.to_string_lossy().into_owned());
+        section.mcp_config.get_or_insert("none".to_owned());
+    }
+    let env = BTreeMap::from([(PROFILE.to_owned(), tenant.to_owned())]);
+    let profile = resolve(&config, &env, "", dirs)?;
+    Ok(Profile { tenant: Some(tenant.into()), ..profile })
+}
+
 /// As [`resolve`], and where each value comes from.
 ///
 /// # Errors
@@ -197,6 +222,7 @@ pub fn explain(
     notes.warnings.extend(packages.warning());
     let profile = Profile {
         name: env.get(PROFILE).cloned().unwrap_or_else(|| "default".into()),
+        tenant: None,
         env: granted_env(&grants, env),
         workspace,
         grants,
@@ -482,7 +508,8 @@ impl Profile {
 
     /// Names the code of this profile as the owner of what it leaves in the store.
     pub fn owner(&self, dirs: &Dirs) -> String {
-        profile_id(&self.worker_spec(Path::new(""), dirs, None))
+        let profile = profile_id(&self.worker_spec(Path::new(""), dirs, None));
+        self.tenant.as_ref().map_or_else(|| profile.clone(), |tenant| format!("{profile} of {tenant}"))
     }
 
     /// The grants in words, for people: `read /ws; net api.github.com`, or `nothing`.

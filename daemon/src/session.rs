@@ -52,6 +52,7 @@ pub(crate) mod requests;
 mod rounds;
 #[cfg(test)]
 mod simulation;
+mod state;
 mod tools;
 pub(crate) mod transport;
 mod watches;
@@ -98,6 +99,8 @@ pub(crate) struct Origin {
     pub(crate) build: String,
     pub(crate) cwd: String,
     pub(crate) env: BTreeMap<String, String>,
+    /// The profile that decides instead of `env`, for a user beside the daemon's own.
+    pub(crate) tenant: Option<String>,
 }
 
 /// By which way the client comes.
@@ -180,7 +183,7 @@ pub(crate) async fn serve(stream: Stream, shared: Arc<Shared>) {
     let Ok(watched) = watched else { return };
     let Client { hello, env, decoder } = client;
     let kind = Kind::Socket(hello.kind);
-    let origin = Origin { kind, pid: hello.pid, build: hello.build, cwd: hello.cwd, env };
+    let origin = Origin { kind, pid: hello.pid, build: hello.build, cwd: hello.cwd, env, tenant: None };
     let hosted = Hosted::open(id, origin, shared);
     let (session, phase) = (hosted.session.clone(), hosted.shared.phase());
     let connection = Connection { session, phase, is_gone: hang_up_of(watched) };
@@ -369,7 +372,11 @@ impl Session {
 
     fn resolve_profile(&self, config: &ConfigInUse, shared: &Shared) -> ProfileResult {
         let config = config.config.as_ref().map_err(Arc::clone)?;
-        let profile = profile::resolve(config, &self.origin.env, &self.origin.cwd, &shared.dirs)
+        let profile = match &self.origin.tenant {
+            Some(tenant) => profile::resolve_tenant(config, tenant, &shared.dirs),
+            None => profile::resolve(config, &self.origin.env, &self.origin.cwd, &shared.dirs),
+        };
+        let profile = profile
             .map_err(|error| error.to_string())
             .and_then(|profile| match std::fs::create_dir_all(&profile.workspace) {
                 Ok(()) => Ok(Arc::new(profile)),

@@ -227,7 +227,8 @@ impl UpstreamService {
         }
         let (env, home, workspace) = (env.clone(), self.home.clone(), profile.workspace.clone());
         let defaults = profile.server_defaults;
-        let identity = identity(&config.path, &text, &env, &workspace);
+        let tenant = profile.tenant.clone();
+        let identity = identity(&config.path, &text, &env, &workspace, tenant.as_deref());
         let source = Source { path: config.path.clone(), text: Sha256::digest(&text).into() };
         // A keyring may ask its user, and files are read.
         let parsed = tokio::task::spawn_blocking(move || {
@@ -240,6 +241,7 @@ impl UpstreamService {
             let mut set =
                 ServerSet::parse_with(&text, &expansion, &defaults).map_err(|error| error_chain(&error))?;
             set.session_path = env.get("PATH").map(Into::into);
+            tenant.iter().for_each(|tenant| set.for_tenant(tenant));
             Ok::<_, String>(set)
         });
         let parsed = parsed.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
@@ -337,7 +339,13 @@ impl PartialEq for Registration {
 impl Eq for Registration {}
 
 /// Equal for sessions that get the same servers.
-fn identity(path: &Path, text: &str, env: &BTreeMap<String, String>, workspace: &Path) -> String {
+fn identity(
+    path: &Path,
+    text: &str,
+    env: &BTreeMap<String, String>,
+    workspace: &Path,
+    tenant: Option<&str>,
+) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -351,6 +359,10 @@ fn identity(path: &Path, text: &str, env: &BTreeMap<String, String>, workspace: 
     }
     if text.contains("${workspace") {
         part(workspace.as_os_str().as_encoded_bytes());
+    }
+    if let Some(tenant) = tenant {
+        part(b"tenant");
+        part(tenant.as_bytes());
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -374,7 +386,7 @@ mod tests {
             list.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
         };
         let id = |text: &str, variables: &[(&str, &str)], workspace: &str| {
-            identity(Path::new("/c.json"), text, &env(variables), Path::new(workspace))
+            identity(Path::new("/c.json"), text, &env(variables), Path::new(workspace), None)
         };
         let plain = r#"{"mcpServers":{"a":{"command":"a"}}}"#;
         assert_eq!(id(plain, &[("X", "1")], "/a"), id(plain, &[("X", "2")], "/b"));
@@ -383,5 +395,8 @@ mod tests {
         assert_ne!(id(token, &[("X", "1")], "/a"), id(token, &[("X", "2")], "/a"));
         let folder = r#"{"mcpServers":{"a":{"command":"a","args":["${workspaceFolder}"]}}}"#;
         assert_ne!(id(folder, &[], "/a"), id(folder, &[], "/b"));
+        let of = |tenant| identity(Path::new("/c.json"), plain, &env(&[]), Path::new("/a"), tenant);
+        assert_ne!(of(Some("a")), of(Some("b")));
+        assert_ne!(of(Some("a")), of(None));
     }
 }

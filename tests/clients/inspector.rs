@@ -29,8 +29,12 @@ fn era_that_the_client_finds_out() {
 fn check_era(era: &str) {
     let Some(inspector) = Inspector::fetch() else { return };
     let daemon = Daemon::new();
-    let run = |args: &[&str]| run(&inspector, &daemon, &[&["--protocol-era", era], args].concat());
+    check(era, |args| run(&inspector, &daemon, args));
+}
 
+/// The same by any way; `run` adds arguments to those that lead there.
+pub(crate) fn check(era: &str, run: impl Fn(&[&str]) -> Output) {
+    let run = |args: &[&str]| run(&[&["--protocol-era", era], args].concat());
     let listed = run(&["--method", "tools/list", "--strict"]);
     assert!(stderr(&listed).contains("0 errors"), "{}", stderr(&listed));
     let tools = result(&listed, 0)["tools"].clone();

@@ -1,5 +1,7 @@
 //! The Python SDK of MCP. What it does is in `python/client.py`; what must come of it is here.
 
+use std::process::Command;
+
 use conductor_tests::clients::PythonSdk;
 use conductor_tests::{Daemon, binaries};
 use serde_json::{Value, json};
@@ -11,7 +13,12 @@ fn a_session_in_each_era() {
     let home = daemon.home();
     let mut command = sdk.command(home, include_str!("python/client.py"));
     command.env("CONDUCTOR_SOCKET", home.socket()).env("CONDUCTOR_NO_AUTOSTART", "1");
-    let output = command.arg(binaries::shim()).args(["legacy", "auto"]).output().expect("Python starts");
+    check_eras(command.arg(binaries::shim()));
+}
+
+/// Runs the program, which has a place to connect to already, in each era.
+pub(crate) fn check_eras(command: &mut Command) {
+    let output = command.args(["legacy", "auto"]).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let sessions: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     for (mode, version) in [("legacy", "2025-11-25"), ("auto", "2026-07-28")] {

@@ -10,6 +10,7 @@ mod expose;
 mod faults;
 #[cfg(target_os = "linux")]
 mod fork;
+mod http;
 mod input;
 #[cfg(target_os = "linux")]
 mod jail;

@@ -8,6 +8,7 @@
 //! Held      what a daemon holds at a moment, to compare with another moment
 //! Noise     chance that can be had again from a seed
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
+//! http      a client of the HTTP endpoint, byte for byte
 //! clients   MCP clients written by others, fetched into the build directory
 //! conformance  the server that the official conformance suite asks for
 //! bench     the benchmark
@@ -26,6 +27,7 @@ pub mod conformance;
 pub mod daemon;
 pub mod held;
 pub mod home;
+pub mod http;
 pub mod manager;
 pub mod mutants;
 pub mod noise;

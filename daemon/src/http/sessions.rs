@@ -26,9 +26,6 @@ use super::tokens::Token;
 use crate::session::{Hosted, Kind, Origin};
 use crate::supervisor::Shared;
 
-/// The variable by which a session names its profile.
-const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -308,11 +305,14 @@ impl Drop for Visit {
 /// A session for the profile of a token. Whoever has the token sent no environment, and would choose nothing by it.
 fn host(shared: &Arc<Shared>, token: &Token, requests: bool) -> Hosted {
     let kind = Kind::Http { token: token.name.as_str().into(), requests };
-    let env = match token.profile.as_str() {
-        "default" => BTreeMap::new(),
-        profile => BTreeMap::from([(PROFILE.to_owned(), profile.to_owned())]),
+    let origin = Origin {
+        kind,
+        pid: 0,
+        build: String::new(),
+        cwd: String::new(),
+        env: BTreeMap::new(),
+        tenant: token.tenant().map(str::to_owned),
     };
-    let origin = Origin { kind, pid: 0, build: String::new(), cwd: String::new(), env };
     Hosted::open(shared.registry.next_id(), origin, shared.clone())
 }
 

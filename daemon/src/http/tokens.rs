@@ -21,6 +21,9 @@ use tokio::sync::watch;
 /// Begins every token, so that tools that look for leaked secrets can find one.
 pub(crate) const PREFIX: &str = "cnd_";
 
+/// The profile of the daemon's own user.
+pub(crate) const DEFAULT_PROFILE: &str = "default";
+
 /// Tokens at most: every request is compared with each of them.
 const MAX_TOKENS: usize = 256;
 
@@ -89,6 +92,11 @@ impl Token {
     /// Whether two are the same: one that was added again under the same name is another.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.sha256 == other.sha256
+    }
+
+    /// The user that it is for, unless that is the daemon's own.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        Some(self.profile.as_str()).filter(|profile| *profile != DEFAULT_PROFILE)
     }
 
     /// Stands for it where a short text is needed, and tells nothing of its value.
@@ -166,6 +174,11 @@ impl Tokens {
 
     pub fn list(&self) -> Arc<[Arc<Token>]> {
         self.0.list.borrow().clone()
+    }
+
+    /// Whether a profile is that of a user beside the daemon's own.
+    pub(crate) fn is_tenant(&self, profile: &str) -> bool {
+        self.list().iter().any(|token| token.tenant() == Some(profile))
     }
 
     pub fn changes(&self) -> watch::Receiver<Arc<[Arc<Token>]>> {

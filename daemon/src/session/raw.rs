@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::lock;
 use super::requests::is_newer;
+use super::state::Bound;
 use super::tools::ToolServer;
 
 /// The session's service as rmcp runs it.
@@ -39,9 +40,10 @@ impl Raw {
 impl Service<RoleServer> for RawService {
     async fn handle_request(
         &self,
-        request: ClientRequest,
+        mut request: ClientRequest,
         mut context: RequestContext<RoleServer>,
     ) -> Result<ServerResult, ErrorData> {
+        let bound = Bound::open(self.0.session_id(), &mut request)?;
         // A client's first `server/discover` comes before there is a way back to it.
         if !matches!(request, ClientRequest::DiscoverRequest(_)) {
             self.0.met(&context);
@@ -50,7 +52,10 @@ impl Service<RoleServer> for RawService {
         context.extensions.insert(raw.clone());
         let is_newer = is_newer(&context);
         let result = Service::handle_request(&self.0, request, context).await?;
-        let Some(members) = lock(&raw.0).take() else { return Ok(result) };
+        let Some(mut members) = lock(&raw.0).take() else { return Ok(result) };
+        if let Some(bound) = bound {
+            bound.seal(&mut members);
+        }
         let frame = serde_json::to_value(result)
             .map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
         Ok(ServerResult::CustomResult(CustomResult(merged(frame, members, is_newer))))

@@ -10,7 +10,8 @@
 //! call is the client's own business: its question and its `requestState` are passed on, and so is the retry.
 //!
 //! A client that never comes back ends the call after [`ANSWER_TIME`], and so does the end of its session. A
-//! `requestState` is valid once, in its own session, and for the same request; it is a name, not a secret.
+//! `requestState` is valid once, in its own session, and for the same request; it is a name, not a secret,
+//! and leaves the daemon sealed (see [`super::state`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

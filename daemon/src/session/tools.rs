@@ -261,6 +261,10 @@ impl ToolServer {
         }
     }
 
+    pub(super) fn session_id(&self) -> u64 {
+        self.session.id
+    }
+
     /// Learns how the client can be reached.
     pub(super) fn met(&self, context: &RequestContext<RoleServer>) {
         if !self.session.origin.kind.is_of_requests() {

@@ -42,8 +42,11 @@ const MIN_LIFE: Duration = Duration::from_secs(30);
 pub(crate) struct Authorities {
     directory: PathBuf,
     tracker: TaskTracker,
-    known: Mutex<HashMap<Secret, Arc<Authority>>>,
+    known: Mutex<HashMap<Key, Arc<Authority>>>,
 }
+
+/// Whose login it is, where that counts, and the URL.
+type Key = (Option<Arc<str>>, Secret);
 
 /// The login at one server.
 pub(crate) struct Authority {
@@ -95,11 +98,15 @@ impl Authorities {
         Self { directory, tracker, known: Mutex::default() }
     }
 
-    /// Reads what is kept of a server's login, the first time.
-    pub(crate) fn of(&self, url: &Secret) -> Arc<Authority> {
+    /// Reads what is kept of a server's login, the first time. Each tenant has logins of its own.
+    pub(crate) fn of(&self, url: &Secret, tenant: Option<&Arc<str>>) -> Arc<Authority> {
         let mut known = lock(&self.known);
         let new = || {
-            let digest = Sha256::digest(url.expose());
+            let mut digest = Sha256::new();
+            // No URL holds a line break.
+            tenant.into_iter().for_each(|tenant| digest.update(format!("{tenant}\n")));
+            digest.update(url.expose());
+            let digest = digest.finalize();
             let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
             let file = self.directory.join(format!("{name}.json"));
             let current = grant::load(&file, url.expose()).map(|kept| Arc::new(Grant::new(kept, None)));
@@ -112,7 +119,7 @@ impl Authorities {
                 failure: Mutex::default(),
             })
         };
-        known.entry(url.clone()).or_insert_with(new).clone()
+        known.entry((tenant.cloned(), url.clone())).or_insert_with(new).clone()
     }
 }
 

@@ -70,6 +70,8 @@ pub struct ServerConfig {
     pub expose: BTreeSet<Expose>,
     /// What the names of exposed tools and prompts begin with; may be empty.
     pub expose_prefix: Option<String>,
+    /// Whose it is, where users share the daemon; see [`ServerSet::for_tenant`].
+    pub(crate) tenant: Option<Arc<str>>,
     pub(crate) redactor: Redactor,
 }
 
@@ -213,6 +215,16 @@ impl ServerSet {
         parse::parse(text, expansion, defaults)
     }
 
+    /// Makes the servers those of one user alone: connections, logins and what is remembered of them are shared with no
+    /// other, however equal the configuration is.
+    pub fn for_tenant(&mut self, tenant: &Arc<str>) {
+        for server in self.servers.values_mut() {
+            if let Ok(config) = &mut server.config {
+                Arc::make_mut(config).tenant = Some(tenant.clone());
+            }
+        }
+    }
+
     pub fn get(&self, name: &str) -> Option<&Server> {
         self.servers.get(name)
     }
@@ -279,6 +291,10 @@ impl ServerConfig {
                 map("sse", &remote.headers);
                 part(remote.url.expose().as_bytes());
             }
+        }
+        if let Some(tenant) = &self.tenant {
+            part(b"tenant");
+            part(tenant.as_bytes());
         }
         let digest = hash.finalize();
         Identity(digest[..16].try_into().expect("a digest has 32 bytes"))

@@ -1,4 +1,5 @@
-"""Drives conductor-shim, the program named by the first argument, with the Python SDK of MCP.
+"""Drives conductor with the Python SDK of MCP: its shim, the program named by the first argument, or its endpoint, if that is
+a URL, with the token in CONDUCTOR_TOKEN.
 
 Prints one JSON document of everything it got. The SDK validates each structured result against the tool's output schema and
 raises when it does not fit.
@@ -12,13 +13,20 @@ import sys
 import anyio
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
 
 TOOL = "run_deno_code"
 
 
+def transport(place):
+    if not place.startswith("http"):
+        return stdio_client(StdioServerParameters(command=place, env=dict(os.environ)))
+    headers = {"Authorization": "Bearer " + os.environ["CONDUCTOR_TOKEN"]}
+    return streamable_http_client(place, http_client=create_mcp_http_client(headers=headers))
+
+
 async def session(mode):
-    server = StdioServerParameters(command=sys.argv[1], env=dict(os.environ))
-    async with Client(stdio_client(server), mode=mode) as client:
+    async with Client(transport(sys.argv[1]), mode=mode) as client:
         tools = (await client.list_tools()).tools
 
         async def call(code, **rest):

@@ -115,7 +115,14 @@ fn tools(
 
 fn anybody() -> Origin {
     let kind = Kind::Socket(ClientKind::Shim);
-    Origin { kind, pid: 1, build: "simulated".to_owned(), cwd: "/".to_owned(), env: BTreeMap::new() }
+    Origin {
+        kind,
+        pid: 1,
+        build: "simulated".to_owned(),
+        cwd: "/".to_owned(),
+        env: BTreeMap::new(),
+        tenant: None,
+    }
 }
 
 fn assert_nothing_is_left(session: &Arc<Session>, ledger: &Ledger, tally: &Tally) {

@@ -183,6 +183,7 @@ fn finish(
         tools: draft.tools.clone(),
         expose: draft.expose.clone(),
         expose_prefix: draft.expose_prefix.clone(),
+        tenant: None,
         redactor: Redactor::new(&values.secrets),
     })
 }

@@ -33,7 +33,7 @@ impl Upstreams {
         if let Err(reason) = self.0.http() {
             return Err(LoginError::Discovery { server: name(), reason });
         }
-        Login::begin(&server.name, request, self.0.authorities.of(&remote.url)).await
+        Login::begin(&server.name, request, self.0.authorities.of(&remote.url, config.tenant.as_ref())).await
     }
 
     /// Waits until the user has logged in, and gives the server's users fresh connections.
@@ -91,7 +91,7 @@ impl Upstreams {
 impl Inner {
     /// Who gives the token for a server; `None` where nobody logs in.
     pub(crate) fn authority(&self, config: &ServerConfig) -> Option<Arc<Authority>> {
-        Some(self.authorities.of(config.endpoint.logs_in_at()?))
+        Some(self.authorities.of(config.endpoint.logs_in_at()?, config.tenant.as_ref()))
     }
 }
 
