@@ -43,7 +43,7 @@ fn both_eras_list_and_run() {
     );
 
     let ended = client.send("DELETE", &[("Mcp-Session-Id", &session)], "");
-    assert_eq!(ended.status, 202);
+    assert_eq!(ended.status, 204);
     assert_eq!(client.ask_in(&session, "ping", json!({}))["error"]["code"], -32000);
     bed.daemon.wait_for_status("the session is over", |status| status.sessions.len() == 1);
 }

@@ -190,8 +190,17 @@ pub(super) fn raw_document(status: StatusCode, json: Bytes) -> Response {
 
 /// Taken, and nothing to say.
 pub(super) fn accepted() -> Response {
+    empty(StatusCode::ACCEPTED)
+}
+
+/// Done, and nothing to say.
+pub(super) fn done() -> Response {
+    empty(StatusCode::NO_CONTENT)
+}
+
+fn empty(status: StatusCode) -> Response {
     let mut response = http::Response::new(Either::Left(Full::default()));
-    *response.status_mut() = StatusCode::ACCEPTED;
+    *response.status_mut() = status;
     response
 }
 

@@ -113,7 +113,7 @@ impl Endpoint {
             Method::GET => self.get(parts, &token, pass),
             Method::DELETE => {
                 self.sessions.end(session_id(&parts.headers)?, &token)?;
-                Ok(answer::accepted())
+                Ok(answer::done())
             }
             _ => Err(Refusal::Method("GET, POST, DELETE")),
         }
