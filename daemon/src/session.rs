@@ -43,6 +43,7 @@ mod connection;
 mod discovery;
 mod ending;
 mod expose;
+mod fit;
 mod follow;
 pub(crate) mod handshake;
 mod lists;

@@ -60,14 +60,16 @@ pub(crate) fn check(era: &str, run: impl Fn(&[&str]) -> Output) {
 }
 
 #[test]
-fn two_hundred_calls_eight_at_a_time() {
+fn a_hundred_calls_eight_at_a_time_in_each_era() {
     let Some(inspector) = Inspector::fetch() else { return };
     let daemon = Daemon::new();
     let arguments = json!({ "deno_code": "2 ** 10" }).to_string();
-    let load = ["--protocol-era", "auto", "--load", "--load-concurrency", "8", "--load-requests", "200"];
-    let report = result(&run(&inspector, &daemon, &[&call(&arguments), &load[..]].concat()), 0);
-    let counts = ["requests", "ok", "toolErrors", "errors"].map(|name| report[name].as_u64());
-    assert_eq!(counts, [Some(200), Some(200), Some(0), Some(0)], "{report:#}");
+    for era in ["legacy", "auto", "modern"] {
+        let load = ["--protocol-era", era, "--load", "--load-concurrency", "8", "--load-requests", "100"];
+        let report = result(&run(&inspector, &daemon, &[&call(&arguments), &load[..]].concat()), 0);
+        let counts = ["requests", "ok", "toolErrors", "errors"].map(|name| report[name].as_u64());
+        assert_eq!(counts, [Some(100), Some(100), Some(0), Some(0)], "{era}: {report:#}");
+    }
 }
 
 fn call(arguments: &str) -> [&str; 6] {

@@ -3,6 +3,7 @@
 //! It speaks HTTP only. First it runs against the server of its own (`conductor_tests::conformance`), so that a failure behind
 //! conductor is conductor's; then against conductor with that server behind it, under the names that the suite asks for.
 
+mod front;
 mod run;
 
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use conductor_tests::clients::ConformanceSuite;
 use conductor_tests::{Home, binaries};
 
+use front::Front;
 use run::check;
+use serde_json::json;
 
 /// The server of the suite over HTTP, without conductor.
 struct Alone {
@@ -42,5 +45,24 @@ fn the_suites_server_itself() {
     let (home, server) = (Home::new(), Alone::start());
     for revision in run::REVISIONS {
         check(&suite, &home, "suite-server", &server.url, revision);
+    }
+}
+
+#[test]
+fn conductor_in_front_of_a_process() {
+    let Some(suite) = ConformanceSuite::fetch() else { return };
+    let front = Front::start(json!({ "command": binaries::conformance_server(), "args": ["stdio"] }));
+    for revision in run::REVISIONS {
+        check(&suite, &front.home, "conductor", &front.url, revision);
+    }
+}
+
+#[test]
+fn conductor_in_front_of_an_http_server() {
+    let Some(suite) = ConformanceSuite::fetch() else { return };
+    let server = Alone::start();
+    let front = Front::start(json!({ "url": server.url }));
+    for revision in run::REVISIONS {
+        check(&suite, &front.home, "conductor", &front.url, revision);
     }
 }

@@ -25,6 +25,7 @@ fn the_reference_server_through_the_inspector_in_each_era() {
         return;
     };
     let bed = Bed::new(|_| json!({ "everything": server }));
+    lists(&Shim::session(&bed.home), "echo");
     let mut names = Vec::new();
     for era in ["legacy", "auto"] {
         let run = |args: &[&str]| {
@@ -200,7 +201,8 @@ fn names_have_a_prefix_where_several_servers_are_exposed() {
         })
     });
     let shim = Shim::session(&bed.home);
-    let names = strings(&json!(shim.tools()), "name");
+    lists(&shim, "alpha_log");
+    let names = lists(&shim, "b_log");
     assert!(names.iter().all(|name| name.len() <= 46), "{names:?}");
     let with = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
     assert_eq!((with("alpha_"), with("b_"), names.len()), (11, 11, 22 + OWN.len()), "{names:?}");
@@ -221,6 +223,7 @@ fn names_have_a_prefix_where_several_servers_are_exposed() {
 fn changes_of_lists_are_told_to_those_who_have_them() {
     let bed = bed();
     let older = Shim::session(&bed.home);
+    lists(&older, "grow");
     let newer_client = Shim::spawn(&bed.home);
     newer_client.ask("tools/list", json!({ "_meta": newer() }));
     let filter = json!({ "notifications": { "toolsListChanged": true }, "_meta": newer() });
@@ -234,7 +237,7 @@ fn changes_of_lists_are_told_to_those_who_have_them() {
             message["method"] == "notifications/tools/list_changed"
         });
     }
-    assert!(strings(&json!(older.tools()), "name").contains(&"late".to_owned()));
+    lists(&older, "late");
     assert_eq!(older.notifications("notifications/prompts/list_changed").len(), 0);
     assert_eq!(newer_client.answers(stream), 0, "the stream goes on");
 
@@ -259,6 +262,14 @@ fn the_daemon_goes_down_at_once_although_a_client_listens() {
     bed.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     shim.answer(stream).result();
     assert!(bed.daemon.wait().success());
+}
+
+/// The names of all tools, once this one is among them: lists do not wait for a server that never ran.
+fn lists(shim: &Shim, tool: &str) -> Vec<String> {
+    wait_for(&format!("{tool} is listed"), DEADLINE, || {
+        let names = strings(&json!(shim.tools()), "name");
+        if names.iter().any(|name| name == tool) { Ok(names) } else { Err(names.join(" ")) }
+    })
 }
 
 fn strings(list: &Value, key: &str) -> Vec<String> {

@@ -3,6 +3,7 @@
 //! Each test has a home and a daemon of its own, so tests cannot disturb each other; cargo runs as many at once as there are
 //! CPUs.
 
+mod at_once;
 mod cache;
 mod cancellation;
 mod diagnosis;

@@ -50,6 +50,15 @@ pub(crate) fn mirror(home: &Home, more: Value) -> Value {
     with(json!({ "command": binaries::deno(), "args": args, "env": env }), more)
 }
 
+/// An entry for `servers/nasty.js` with `more` in it.
+pub(crate) fn nasty(home: &Home, more: Value) -> Value {
+    let program = home.path("nasty.js");
+    fs::write(&program, include_str!("servers/nasty.js")).expect("writes the server");
+    let env = json!({ "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": home.path("nasty-cache") });
+    let args = json!(["run", "--quiet", "--no-config", program]);
+    with(json!({ "command": binaries::deno(), "args": args, "env": env }), more)
+}
+
 /// An entry for the reference server with `more` in it; `None`, after a loud notice, where it cannot be had.
 pub(crate) fn everything(more: Value) -> Option<Value> {
     static BIN: OnceLock<Option<PathBuf>> = OnceLock::new();

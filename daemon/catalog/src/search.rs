@@ -1,10 +1,10 @@
 //! Search over tools by relevance: BM25 with weighted fields.
 //!
-//! Own code, eighty lines of it: the `bm25` crate pulls in `fxhash`, which is unmaintained (RUSTSEC-2025-0057), knows one
+//! Own code, some hundred lines of it: the `bm25` crate pulls in `fxhash`, which is unmaintained (RUSTSEC-2025-0057), knows one
 //! field per document where a tool's name must count for more than a word in a description, and hashes words to 32 bits.
 //! The order is the same on every run: equal scores keep the order of the tools.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -24,6 +24,8 @@ const TITLE_WEIGHT: f64 = 2.0;
 const PARAMETER_WEIGHT: f64 = 0.7;
 /// A word that only begins like the one asked for (`repo`, `repository`).
 const PREFIX_WEIGHT: f64 = 0.5;
+/// A word that says the same in other words ([`SYNONYMS`]).
+const SYNONYM_WEIGHT: f64 = 0.5;
 /// A tool that says it is deprecated comes after the one that replaces it.
 const DEPRECATED_WEIGHT: f64 = 0.5;
 /// Shortest beginning of a word that counts.
@@ -36,9 +38,29 @@ const MAX_SCHEMA_VALUES: usize = 2_000;
 const MAX_QUERY_WORDS: usize = 32;
 
 /// Words of questions that say nothing about tools.
-const STOP_WORDS: [&str; 24] = [
-    "a", "an", "and", "are", "at", "by", "can", "do", "for", "from", "how", "i", "in", "is", "it", "my",
-    "of", "on", "or", "the", "to", "what", "which", "with",
+const STOP_WORDS: [&str; 25] = [
+    "a", "an", "and", "are", "at", "by", "can", "do", "for", "from", "how", "i", "in", "is", "it", "its",
+    "my", "of", "on", "or", "the", "to", "what", "which", "with",
+];
+
+/// Words that stand for each other in questions about tools; most are verbs, since whoever wrote a tool chose one of several.
+const SYNONYMS: [&[&str]; 16] = [
+    &["find", "search", "look", "locate"],
+    &["delete", "remove", "forget", "erase"],
+    &["create", "make", "new", "add"],
+    &["show", "list", "display", "view"],
+    &["get", "fetch", "retrieve"],
+    &["several", "multiple", "many"],
+    &["change", "edit", "update", "modify"],
+    &["folder", "directory"],
+    &["rename", "move"],
+    &["save", "write", "store"],
+    &["history", "log"],
+    &["bug", "issue", "ticket"],
+    &["size", "big", "large"],
+    &["remember", "store", "add"],
+    &["undo", "reset", "revert"],
+    &["switch", "checkout"],
 ];
 
 /// A tool that a query found.
@@ -92,11 +114,10 @@ impl<'t> SearchIndex<'t> {
         if asked.iter().any(|word| !is_stop_word(word)) {
             asked.retain(|word| !is_stop_word(word));
         }
-        let terms: Vec<(String, f64)> =
-            asked.into_iter().take(MAX_QUERY_WORDS).flat_map(|word| self.matching(word)).collect();
+        let terms = self.terms(asked.into_iter().take(MAX_QUERY_WORDS).map(stem).collect());
         let score = |document: &Document<'_>| {
             let norm = K1 * (1.0 - B + B * document.length / self.mean_length);
-            let of_term = |(word, weight): &(String, f64)| {
+            let of_term = |(word, weight): (&String, &f64)| {
                 let count = document.counts.get(word)?;
                 Some(weight * self.rarity(word) * count * (K1 + 1.0) / (count + norm))
             };
@@ -113,18 +134,26 @@ impl<'t> SearchIndex<'t> {
         found
     }
 
-    /// The words of tools that a word of a query stands for, with their weights, in a fixed order: sums of floating
-    /// point numbers depend on it.
-    fn matching(&self, asked: String) -> Vec<(String, f64)> {
-        let mut matching = Vec::new();
-        if asked.chars().count() >= MIN_PREFIX_CHARS {
-            let longer =
-                self.frequency.keys().filter(|word| word.len() > asked.len() && word.starts_with(&asked));
-            matching.extend(longer.map(|word| (word.clone(), PREFIX_WEIGHT)));
-            matching.sort_by(|a, b| a.0.cmp(&b.0));
+    /// The words of tools that a query stands for, each with its largest weight. In a fixed order: sums of floating point
+    /// numbers depend on it.
+    fn terms(&self, asked: BTreeSet<String>) -> BTreeMap<String, f64> {
+        let mut terms = BTreeMap::new();
+        let mut add = |word: &str, weight: f64| {
+            let known: &mut f64 = terms.entry(word.to_owned()).or_default();
+            *known = known.max(weight);
+        };
+        for word in &asked {
+            add(word, 1.0);
+            if word.chars().count() >= MIN_PREFIX_CHARS {
+                let longer = self.frequency.keys().filter(|longer| longer.starts_with(word.as_str()));
+                longer.for_each(|longer| add(longer, if longer == word { 1.0 } else { PREFIX_WEIGHT }));
+            }
+            let groups = SYNONYMS.iter().map(|group| group.iter().map(|it| stem((*it).to_owned())));
+            for group in groups.filter(|group| group.clone().any(|it| it == *word)) {
+                group.filter(|it| it != word).for_each(|it| add(&it, SYNONYM_WEIGHT));
+            }
         }
-        matching.push((asked, 1.0));
-        matching
+        terms
     }
 
     #[expect(clippy::cast_precision_loss, reason = "there are no 2^52 tools")]
@@ -156,15 +185,38 @@ impl<'t> Document<'t> {
     }
 
     fn weight(&self) -> f64 {
-        if self.counts.contains_key("deprecated") { DEPRECATED_WEIGHT } else { 1.0 }
+        if self.counts.contains_key(&stem("deprecated".to_owned())) { DEPRECATED_WEIGHT } else { 1.0 }
     }
 
     fn add(&mut self, text: &str, weight: f64) {
         for word in words(prefix(text, MAX_TEXT_BYTES)) {
-            *self.counts.entry(word).or_default() += weight;
+            *self.counts.entry(stem(word)).or_default() += weight;
             self.length += weight;
         }
     }
+}
+
+/// A word without the endings of English verbs, roughly: `merging`, `merged` and `merge` are one word.
+fn stem(mut word: String) -> String {
+    let has_vowel = |stem: &str| stem.chars().any(|c| "aeiouy".contains(c));
+    for ending in ["ing", "ed"] {
+        let Some(stem) = word.strip_suffix(ending).filter(|stem| stem.len() >= 3 && has_vowel(stem)) else {
+            continue;
+        };
+        let length = stem.len();
+        word.truncate(length);
+        // `getting`, but not `calling` or `passing`.
+        let mut last = word.chars().rev();
+        let is_double = last.next().is_some_and(|c| !"sl".contains(c) && last.next() == Some(c));
+        if is_double && length > 3 {
+            word.pop();
+        }
+        break;
+    }
+    if word.len() > 3 && word.ends_with('e') {
+        word.pop();
+    }
+    word
 }
 
 fn is_stop_word(word: &str) -> bool {
@@ -205,6 +257,56 @@ mod tests {
         check("repo fork", "github.fork_repository", 1);
         check("sum two numbers", "everything.get-sum", 1);
         check("think step by step", "sequential-thinking.sequentialthinking", 1);
+    }
+
+    #[test]
+    fn questions_in_other_words_find_their_tool_among_the_first_three() {
+        for (query, wanted) in [
+            ("find a file by its name", "filesystem.search_files"),
+            ("search for files matching a pattern", "filesystem.search_files"),
+            ("look up a file", "filesystem.search_files"),
+            ("rename a file", "filesystem.move_file"),
+            ("show what is in a folder", "filesystem.list_directory"),
+            ("make a new folder", "filesystem.create_directory"),
+            ("change part of a file", "filesystem.edit_file"),
+            ("save text to a file", "filesystem.write_file"),
+            ("reading several files at once", "filesystem.read_multiple_files"),
+            ("how big is a file", "filesystem.get_file_info"),
+            ("show the git history", "git.git_log"),
+            ("switch to another branch", "git.git_checkout"),
+            ("new branch in git", "git.git_create_branch"),
+            ("undo staged changes", "git.git_reset"),
+            ("create a bug report on github", "github.create_issue"),
+            ("comment on an issue", "github.add_issue_comment"),
+            ("merging a pull request", "github.merge_pull_request"),
+            ("find repositories", "github.search_repositories"),
+            ("find code", "github.search_code"),
+            ("get the content of a file in a repository", "github.get_file_contents"),
+            ("remember a fact", "memory.add_observations"),
+            ("forget an entity", "memory.delete_entities"),
+            ("find nodes in the graph", "memory.search_nodes"),
+            ("convert a time between time zones", "time.convert_time"),
+            ("what time is it", "time.get_current_time"),
+        ] {
+            check(query, wanted, 3);
+        }
+    }
+
+    #[test]
+    fn forms_of_a_word_are_one_word() {
+        let stem = |word: &str| super::stem(word.to_owned());
+        for forms in [
+            ["merge", "merging", "merged"],
+            ["get", "getting", "get"],
+            ["call", "calling", "called"],
+            ["read", "reading", "read"],
+        ] {
+            assert!(forms.windows(2).all(|two| stem(two[0]) == stem(two[1])), "{forms:?}");
+        }
+        assert_eq!(
+            (stem("string").as_str(), stem("red").as_str(), stem("ring").as_str()),
+            ("string", "red", "ring")
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(super) const JSON: &str = "application/json";
 /// The code of JSON-RPC for a message that makes no sense as a request.
 pub(super) const INVALID_REQUEST: i32 = -32600;
 
+/// There is no such method.
+pub(super) const METHOD_NOT_FOUND: i32 = -32601;
+
 /// The same for members that make no sense.
 pub(super) const INVALID_PARAMS: i32 = -32602;
 
@@ -102,6 +105,7 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            Self::Message { code: METHOD_NOT_FOUND, .. } => StatusCode::NOT_FOUND,
             Self::Target
             | Self::NoHost
             | Self::TokenInUrl

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use rmcp::model::{ProtocolVersion, RequestId};
 use serde_json::Value;
 
-use super::answer::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, Refusal};
+use super::answer::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -19,6 +19,9 @@ const PARAM_PREFIX: &str = "mcp-param-";
 
 /// The member of `_meta` that names the revision.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// The member of `_meta` that says what the client can do.
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// Which protocol a request is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,12 @@ impl<'a> Message<'a> {
         self.params?.get("_meta")?.get(META_VERSION)?.as_str()
     }
 
+    /// Whether a request says what its client can do, as each of the newer era must. Notifications need not.
+    fn has_capabilities(&self) -> bool {
+        let declared = || self.params?.get("_meta")?.get(META_CAPABILITIES);
+        self.id.is_none() || declared().is_some_and(Value::is_object)
+    }
+
     fn refused(&self, code: i32, text: impl Into<String>) -> Refusal {
         Refusal::message(code, self.id.clone(), text)
     }
@@ -65,7 +74,12 @@ pub(super) fn era(headers: &HeaderMap, message: Option<&Message<'_>>) -> Result<
     };
     let header = only(headers, &VERSION).map_err(|why| refused(HEADER_MISMATCH, why))?;
     let named = message.and_then(Message::version);
+    let is_newer = |version: &str| version >= ProtocolVersion::V_2026_07_28.as_str();
     if let Some(message) = message.filter(|message| message.method == "initialize") {
+        if named.is_some_and(is_newer) {
+            let text = "the revision that _meta names has no `initialize`";
+            return Err(message.refused(METHOD_NOT_FOUND, text));
+        }
         let asked = message.params.and_then(|params| params["protocolVersion"].as_str());
         return match (header, asked) {
             (Some(header), Some(asked)) if header != asked => {
@@ -85,7 +99,15 @@ pub(super) fn era(headers: &HeaderMap, message: Option<&Message<'_>>) -> Result<
             Err(refused(HEADER_MISMATCH, text))
         }
         // What it names is judged with the request, whose error lists the revisions that there are.
-        (Some(_), Some(_)) => Ok(Era::Requests),
+        (Some(_), Some(named)) => match message {
+            Some(message)
+                if named == ProtocolVersion::V_2026_07_28.as_str() && !message.has_capabilities() =>
+            {
+                let text = format!("the request's _meta has no {META_CAPABILITIES}");
+                Err(message.refused(INVALID_PARAMS, text))
+            }
+            _ => Ok(Era::Requests),
+        },
         (header, None) => {
             let is_known = header.is_none_or(|header| {
                 ProtocolVersion::KNOWN_VERSIONS.iter().any(|known| known.as_str() == header)
@@ -94,7 +116,7 @@ pub(super) fn era(headers: &HeaderMap, message: Option<&Message<'_>>) -> Result<
                 let text = format!("there is no revision {} of the protocol", header.unwrap_or_default());
                 return Err(refused(INVALID_REQUEST, text));
             }
-            let is_newer = header.is_some_and(|header| header >= ProtocolVersion::V_2026_07_28.as_str());
+            let is_newer = header.is_some_and(is_newer);
             match message {
                 Some(message)
                     if message.id.is_some() && (is_newer || message.method == "server/discover") =>
@@ -257,13 +279,18 @@ mod tests {
     #[test]
     fn the_era_is_what_header_and_body_agree_on() {
         let list = request("tools/list", json!({}));
-        let named = |version| request("tools/list", json!({ "_meta": { META_VERSION: version } }));
+        let meta = |version| json!({ "_meta": { META_VERSION: version, META_CAPABILITIES: {} } });
+        let named = |version| request("tools/list", meta(version));
+        let incapable = request("tools/list", json!({ "_meta": { META_VERSION: "2026-07-28" } }));
         let initialize = request("initialize", json!({ "protocolVersion": "2025-06-18" }));
         let version = |version| [("mcp-protocol-version", version)];
         assert_eq!(era_of(&[], &list), Ok(Era::Sessions), "revisions before the header");
         assert_eq!(era_of(&version("2025-11-25"), &list), Ok(Era::Sessions));
         assert_eq!(era_of(&version("2026-07-28"), &named("2026-07-28")), Ok(Era::Requests));
         assert_eq!(era_of(&version("2099-01-01"), &named("2099-01-01")), Ok(Era::Requests), "judged later");
+        assert_eq!(era_of(&version("2026-07-28"), &incapable), Err(INVALID_PARAMS));
+        let newer = request("initialize", meta("2026-07-28"));
+        assert_eq!(era_of(&version("2026-07-28"), &newer), Err(METHOD_NOT_FOUND));
         assert_eq!(era_of(&version("2026-07-28"), &list), Err(INVALID_PARAMS));
         assert_eq!(era_of(&[], &request("server/discover", json!({}))), Err(INVALID_PARAMS));
         assert_eq!(era_of(&version("2099-01-01"), &list), Err(INVALID_REQUEST));

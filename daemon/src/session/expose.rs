@@ -1,8 +1,8 @@
 //! Servers that the client sees as its own: with `expose` in a server's configuration its tools, resources or prompts stand
 //! beside conductor's, so that plain calls work too.
 //!
-//! Lists come from what is known of the servers, in one sorted page, as the servers wrote them: only names are changed, so
-//! that they fit and differ (`conductor_catalog::exposed_names`; the prefix is `expose_prefix`, by default the server's name,
+//! Lists come from what is known of the servers, in one sorted page, as the servers wrote them ([`super::fit`] says what is
+//! not). Names are changed so that they fit and differ (`conductor_catalog::exposed_names`; the prefix is `expose_prefix`, by default the server's name,
 //! and none where one server is exposed). A call is passed on with its `_meta`, its progress comes back in order, and its
 //! result is the server's own. URIs stay as they are: of two servers with the same one, the first by name has it. A server of
 //! the newer era sees the client's capabilities in place of conductor's, so it may make a task of a call: the task's id then
@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use super::Session;
 use super::discovery;
+use super::fit::{Kind, fit};
 use super::follow::Severity;
 use super::requests::is_newer;
 use super::rounds::{Answer, Asked, Call, End, Events, Retry, over};
@@ -116,11 +117,11 @@ impl Catalogue {
     }
 
     pub(super) fn resources(&self) -> Vec<Value> {
-        self.by_key("uri", |manifest| &manifest.resources)
+        self.by_key(Kind::Resource, "uri", |manifest| &manifest.resources)
     }
 
     pub(super) fn templates(&self) -> Vec<Value> {
-        self.by_key("uriTemplate", |manifest| &manifest.resource_templates)
+        self.by_key(Kind::Template, "uriTemplate", |manifest| &manifest.resource_templates)
     }
 
     pub(super) fn tool(&self, name: &str) -> Option<Target> {
@@ -211,12 +212,12 @@ impl Catalogue {
         named
     }
 
-    fn by_key(&self, key: &str, list: fn(&Manifest) -> &Vec<Value>) -> Vec<Value> {
+    fn by_key(&self, kind: Kind, key: &str, list: fn(&Manifest) -> &Vec<Value>) -> Vec<Value> {
         let mut found = BTreeMap::new();
         for manifest in self.with(Expose::Resources).filter_map(|exposed| exposed.manifest.as_deref()) {
             for listed in list(manifest) {
                 if let Some(key) = listed[key].as_str() {
-                    found.entry(key.to_owned()).or_insert_with(|| listed.clone());
+                    found.entry(key.to_owned()).or_insert_with(|| fit(kind, listed.clone()));
                 }
             }
         }
@@ -235,8 +236,8 @@ impl Known {
 
 impl Named<'_> {
     /// As the client is to see it.
-    pub(super) fn shown(&self) -> Value {
-        let mut shown = self.listed.clone();
+    pub(super) fn shown(&self, kind: Kind) -> Value {
+        let mut shown = fit(kind, self.listed.clone());
         shown["name"] = json!(self.name);
         shown
     }

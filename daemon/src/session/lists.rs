@@ -15,14 +15,19 @@ use conductor_upstream::ProfileId;
 use rmcp::service::{SubscriptionContext, SubscriptionSink};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::tools::ToolServer;
 use super::{Session, expose, lock, until_draining, watches};
 use crate::supervisor::Shared;
 use crate::upstreams::Servers;
 
-/// How long a list may wait for servers that never ran: less than clients wait for it, and enough for one that is installed.
-const FIRST_LISTS: Duration = Duration::from_secs(3);
+/// How long lists wait, once in a session, for exposed servers that never ran: one that is installed is often faster, and
+/// some clients ask only once. Less than anybody notices; a server that comes later is announced.
+const FIRST_LISTS: Duration = Duration::from_millis(300);
+
+/// How long a call waits for them that names what nobody has yet: its client may know it from another session.
+const FIRST_CALLS: Duration = Duration::from_secs(3);
 
 /// Every list there is, in the order of [`Lists::shown`].
 const ALL: [List; 3] = [List::Tools, List::Prompts, List::Resources];
@@ -43,8 +48,10 @@ pub(super) struct Lists {
     /// By a number of its own: clients that share a token may choose the same request ids.
     streams: Mutex<BTreeMap<u64, SubscriptionSink>>,
     next_stream: AtomicU64,
-    /// The configuration whose exposed servers have all told their lists, or failed to.
+    /// The configuration for whose exposed servers no list waits any more.
     settled: watch::Sender<Option<ProfileId>>,
+    /// The configuration whose exposed servers have all told their lists, or failed to.
+    learnt: watch::Sender<Option<ProfileId>>,
 }
 
 impl Lists {
@@ -65,16 +72,20 @@ impl Lists {
         is_outdated
     }
 
-    /// Waits a moment for servers of which nothing is known yet.
+    /// Waits a moment for servers of which nothing is known yet, before they are listed.
     ///
     /// # Cancel safety
     /// Safe: it only waits.
     pub(super) async fn settled(&self, servers: &Servers) {
-        let Servers::Ready(registration) = servers else { return };
-        let mut settled = self.settled.subscribe();
-        let is_this = |settled: &Option<ProfileId>| settled.as_ref() == Some(&registration.id);
-        // too late: the client is told when they are known
-        let _in_time = tokio::time::timeout(FIRST_LISTS, settled.wait_for(is_this)).await;
+        wait(&self.settled, servers, FIRST_LISTS).await;
+    }
+
+    /// The same, before a call is refused.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits.
+    pub(super) async fn learnt(&self, servers: &Servers) {
+        wait(&self.learnt, servers, FIRST_CALLS).await;
     }
 
     /// Whoever listens for changes has the list as it is now, unless it got another one before. Gives the stream's number.
@@ -113,6 +124,14 @@ impl Lists {
             List::Resources => peer.notify_resource_list_changed().await,
         };
     }
+}
+
+async fn wait(reached: &watch::Sender<Option<ProfileId>>, servers: &Servers, limit: Duration) {
+    let Servers::Ready(registration) = servers else { return };
+    let mut reached = reached.subscribe();
+    let is_this = |reached: &Option<ProfileId>| reached.as_ref() == Some(&registration.id);
+    // too late: the client is told when they are known
+    let _in_time = tokio::time::timeout(limit, reached.wait_for(is_this)).await;
 }
 
 fn hash(content: &Value) -> u64 {
@@ -158,13 +177,14 @@ pub(super) async fn keep(session: Arc<Session>, shared: Arc<Shared>) {
         let registered =
             servers.borrow_and_update().registration().map(|registration| registration.id.clone());
         let learning = async {
-            watches::renew(&server, &session).await;
             if let Some(servers) = &registered {
                 expose::learn_unknown(&session, &shared, servers).await;
             }
         };
-        let mut learning = std::pin::pin!(learning);
-        let mut is_learnt = false;
+        let (mut learning, mut renewing) =
+            (std::pin::pin!(learning), std::pin::pin!(watches::renew(&server, &session)));
+        let (mut is_learnt, mut is_settled, mut is_renewed) = (false, false, false);
+        let settles_at = Instant::now() + FIRST_LISTS;
         loop {
             for list in ALL {
                 if session.lists.outdates(list, || server.list(list)) {
@@ -174,7 +194,19 @@ pub(super) async fn keep(session: Arc<Session>, shared: Arc<Shared>) {
             let changed = tokio::select! {
                 // Cancel-safe: the future is kept across turns.
                 () = &mut learning, if !is_learnt => {
-                    is_learnt = true;
+                    (is_learnt, is_settled) = (true, true);
+                    session.lists.settled.send_replace(registered.clone());
+                    session.lists.learnt.send_replace(registered.clone());
+                    continue;
+                }
+                // Cancel-safe: the future is kept across turns.
+                () = &mut renewing, if !is_renewed => {
+                    is_renewed = true;
+                    continue;
+                }
+                // Cancel-safe: a point in time.
+                () = sleep_until(settles_at), if !is_settled => {
+                    is_settled = true;
                     session.lists.settled.send_replace(registered.clone());
                     continue;
                 }

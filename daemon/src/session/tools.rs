@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::discovery::{self, Discovery};
-use super::expose::{self, Catalogue, Named, OWN_TOOLS, Target, page};
+use super::expose::{self, Catalogue, OWN_TOOLS, Target, page};
+use super::fit::Kind;
 use super::follow::Follower;
 use super::lists::{self, List};
 use super::raw::Raw;
@@ -81,11 +82,12 @@ impl ToolServer {
             List::Tools => {
                 let own = self.tools(&servers).into_iter().map(|tool| json!(tool));
                 let exposed = catalogue.tools();
-                let mut tools: Vec<Value> = own.chain(exposed.iter().map(Named::shown)).collect();
+                let mut tools: Vec<Value> =
+                    own.chain(exposed.iter().map(|tool| tool.shown(Kind::Tool))).collect();
                 tools.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
                 Value::Array(tools)
             }
-            List::Prompts => catalogue.prompts().iter().map(Named::shown).collect(),
+            List::Prompts => catalogue.prompts().iter().map(|prompt| prompt.shown(Kind::Prompt)).collect(),
             List::Resources => {
                 json!({ "resources": catalogue.resources(), "templates": self.templates(&catalogue) })
             }
@@ -120,7 +122,7 @@ impl ToolServer {
         if let Some(found) = look(&self.catalogue(&servers)) {
             return Some(found);
         }
-        self.session.lists.settled(&servers).await;
+        self.session.lists.learnt(&servers).await;
         look(&self.catalogue(&servers))
     }
 

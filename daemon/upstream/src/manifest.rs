@@ -150,7 +150,8 @@ impl Manifests {
     async fn follow(&self, live: &Live, server: &str) {
         loop {
             let started_at = Instant::now();
-            let manifest = fetch(live, server, self.max_bytes).await;
+            // Ended: whoever waits for its lists is told so by its end.
+            let Some(manifest) = fetch(live, server, self.max_bytes).await else { return };
             self.publish(manifest, server).await;
             live.listed.send_replace(true);
             self.outdated.notified().await;

@@ -109,9 +109,8 @@ pub(super) async fn call(
             return Ok(Some(text("computed")));
         }
         "slow_compute" => later(server, seconds, completed(said("computed"))),
-        "failing_job" | "protocol_error_job" | "test_tool_with_task" | "confirm_delete" | "multi_input"
-            if !has_tasks =>
-        {
+        "confirm_delete" | "multi_input" if !has_tasks => return Ok(Some(text("nothing was done"))),
+        "failing_job" | "protocol_error_job" | "test_tool_with_task" if !has_tasks => {
             let required = ClientCapabilities::builder().enable_tasks().build();
             return Err(ErrorData::missing_required_client_capability(required));
         }

@@ -127,6 +127,11 @@ impl Live {
         }
     }
 
+    /// Whether it is over, or being ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.close.is_cancelled() || self.peer.is_transport_closed() || self.end.borrow().is_some()
+    }
+
     /// Whether the server gives a sign of life.
     pub(crate) async fn ping(&self) -> bool {
         let request = match self.era {

@@ -35,8 +35,9 @@ struct Page {
     members: serde_json::Map<String, Value>,
 }
 
-/// Everything that `live` says of itself. Lists that it does not have are empty; those that fail are cut and say why.
-pub(crate) async fn fetch(live: &Live, server: &str, max_bytes: usize) -> Manifest {
+/// Everything that `live` says of itself. Lists that it does not have are empty; those that fail are cut and say why. `None`
+/// when it ended meanwhile: what was known of it before is better than a part.
+pub(crate) async fn fetch(live: &Live, server: &str, max_bytes: usize) -> Option<Manifest> {
     let info = &live.info;
     let capabilities = &info.capabilities;
     let mut manifest = Manifest {
@@ -61,14 +62,20 @@ pub(crate) async fn fetch(live: &Live, server: &str, max_bytes: usize) -> Manife
         if !offered {
             continue;
         }
-        let (entries, problem) = list(live, server, of, max_bytes).await;
+        let (entries, problem) = list(live, server, of, max_bytes).await?;
         *manifest.list_mut(of) = entries;
         manifest.problems.extend(problem.map(|problem| format!("{}: {problem}", of.method())));
     }
-    manifest
+    Some(manifest)
 }
 
-async fn list(live: &Live, server: &str, of: ListOf, max_bytes: usize) -> (Vec<Value>, Option<String>) {
+/// One list, and why it is cut if it is; `None` when the server ended.
+async fn list(
+    live: &Live,
+    server: &str,
+    of: ListOf,
+    max_bytes: usize,
+) -> Option<(Vec<Value>, Option<String>)> {
     let mut list = List::new(of);
     let mut cursor = None;
     loop {
@@ -76,13 +83,14 @@ async fn list(live: &Live, server: &str, of: ListOf, max_bytes: usize) -> (Vec<V
         match live.send(server, Operation::List(of, cursor), &limits).await {
             // Servers without templates often offer resources.
             Err(CallError::JsonRpc { code: -32_601, .. }) if of == ListOf::ResourceTemplates => {
-                return (list.entries, None);
+                return Some((list.entries, None));
             }
-            Err(error) => return (list.entries, Some(error.to_string())),
+            Err(_) if live.has_ended() => return None,
+            Err(error) => return Some((list.entries, Some(error.to_string()))),
             Ok(page) => match list.take(&page) {
                 Ok(Some(next)) => cursor = Some(next),
-                Ok(None) => return (list.entries, None),
-                Err(problem) => return (list.entries, Some(problem)),
+                Ok(None) => return Some((list.entries, None)),
+                Err(problem) => return Some((list.entries, Some(problem))),
             },
         }
     }
