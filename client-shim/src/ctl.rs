@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod client;
 mod clients;
+mod config;
 mod doctor;
 mod exit_code;
 mod failure;
@@ -103,6 +104,8 @@ enum Command {
     Token(tokens::TokenOptions),
     /// Register conductor with the MCP clients of this machine, or take it out again
     Client(clients::ClientOptions),
+    /// Look at the configuration file, check it, and change it; needs no daemon
+    Config(config::ConfigOptions),
     /// Look after conductord as a service of systemd or launchd
     #[command(subcommand)]
     Service(service::ServiceCommand),
@@ -198,6 +201,7 @@ fn dispatch(options: &Options) -> Result<u8, Failure> {
         Command::Auth(options) => auth::auth(global, options),
         Command::Token(options) => tokens::tokens(global, options),
         Command::Client(options) => clients::clients(global, options),
+        Command::Config(options) => config::config(global, options),
         Command::Service(command) => service::run(global, command),
         Command::Version => admin::version(global),
         Command::Completions { shell } => completions(*shell),

@@ -41,6 +41,18 @@ pub struct Options {
     /// Print the manual page
     #[arg(long, hide = true)]
     pub man: bool,
+    /// Tell `conductorctl config` of the configuration, as JSON, and end
+    #[arg(long, hide = true, value_enum, conflicts_with = "check")]
+    pub configuration: Option<Question>,
+}
+
+/// What can be asked of a configuration without a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Question {
+    /// What is wrong with it, or what is in effect.
+    Report,
+    /// Its JSON Schema.
+    Schema,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,9 +10,11 @@ mod check;
 mod document;
 pub(crate) mod duration;
 pub(crate) mod http;
+pub(crate) mod in_use;
 mod meaning;
 #[cfg(test)]
 mod reference;
+pub(crate) mod report;
 pub mod schema;
 mod trust;
 mod types;
@@ -20,9 +22,10 @@ mod types;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-pub(crate) use document::Document;
+use document::Document;
 pub use document::Problem;
 pub use http::HttpSection;
+pub use in_use::ConfigInUse;
 pub(crate) use trust::read_trusted;
 pub use types::*;
 
@@ -97,7 +100,7 @@ fn listed(problems: &[Problem], path: &Path) -> String {
         // Writing to a String cannot fail.
         let _written = writeln!(text, "{}", problem.text(path));
     }
-    text.push_str("hint: repair it; `conductord --check` says whether it is right");
+    text.push_str("hint: repair it; `conductorctl config check` says whether it is right");
     text
 }
 

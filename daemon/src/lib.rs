@@ -37,6 +37,7 @@ pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod upstreams;
+mod watched;
 
 pub use conductor_pool::error_chain;
 

@@ -127,7 +127,7 @@ const RUN_ARGS: &str = "MCP_CONDUCTOR_RUN_ARGS";
 const WORKSPACE: &str = "MCP_CONDUCTOR_WORKSPACE";
 const DEFAULT_TIMEOUT: &str = "MCP_CONDUCTOR_DEFAULT_TIMEOUT";
 const MAX_TIMEOUT: &str = "MCP_CONDUCTOR_MAX_TIMEOUT";
-const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
+pub(crate) const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
 
 /// Variables a profile refers to that the client has not sent yet: asked for in the handshake's second round.
 pub fn missing_variables(
@@ -217,6 +217,7 @@ pub fn explain(
     let packages = PackageRules::resolve(section, env, &config.policy, &mut notes)?;
     let mcp_config = McpConfig::resolve(section, &config.policy, scope, &mut notes)?;
     let limits = Limits::resolve(section, env, &config.policy, &mut notes)?;
+    notes.origin("worker", if section.worker.is_some() { Origin::File } else { Origin::Default });
     notes.origin("worker", if section.worker.is_some() { Origin::File } else { Origin::Default });
     notes.warnings.extend(warnings(&grants, env));
     notes.warnings.extend(packages.warning());

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::cli::Options;
-use crate::config::{Config, ConfigError, JailSection};
+pub use crate::config::ConfigInUse;
+use crate::config::in_use::{ConfigFile, Trigger};
+use crate::config::{self, Config, ConfigError};
 use crate::deno::{DenoHandle, DenoState, DenoTask};
 use crate::dirs::{Dirs, NoHome};
 use crate::exec::{Executor, Parts};
@@ -79,19 +81,6 @@ pub struct Shared {
     phase: watch::Receiver<Phase>,
 }
 
-/// The configuration and where it came from.
-#[derive(Debug)]
-pub struct ConfigInUse {
-    /// Counts reloads.
-    pub generation: u64,
-    /// The file, if there is one.
-    pub path: Option<PathBuf>,
-    /// Why the file cannot be used, when it never could since the daemon started; every call then answers with this.
-    pub config: Result<Config, Arc<str>>,
-    /// Why the last reload was not taken; the configuration before it stays in use.
-    pub reload_error: Option<String>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Running,
@@ -102,6 +91,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub enum Command {
     Reload(oneshot::Sender<Result<String, String>>),
+    /// The configuration file may say something else now.
+    FileChanged,
     Stop(Option<oneshot::Sender<Result<String, String>>>),
 }
 
@@ -126,12 +117,6 @@ pub enum StartError {
     Service(#[from] ServiceError),
     #[error("the operating system refuses what the daemon needs")]
     Os(#[source] io::Error),
-}
-
-impl ConfigInUse {
-    fn jail(&self) -> JailSection {
-        self.config.as_ref().map(|config| config.jail).unwrap_or_default()
-    }
 }
 
 impl StartError {
@@ -203,8 +188,12 @@ pub(crate) fn run(options: &Options, mut service: Service) -> Result<u8, StartEr
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let dirs = Arc::new(Dirs::from_env(&env, std::env::home_dir())?);
+    if let Some(question) = options.configuration {
+        config::report::answer(question, options.config.as_deref(), &env, &dirs).map_err(StartError::Os)?;
+        return Ok(exit_code::OK);
+    }
     if options.check {
-        let config = load(options, &dirs)?;
+        let config = ConfigFile::new(options.config.as_deref(), dirs.config_file()).load()?;
         config.pool.settings().validate()?;
         return Ok(exit_code::OK);
     }
@@ -242,14 +231,10 @@ fn surroundings(options: &Options, env: &BTreeMap<String, String>, dirs: &Dirs) 
     }
 }
 
-fn load(options: &Options, dirs: &Dirs) -> Result<Config, ConfigError> {
-    let path = options.config.clone().unwrap_or_else(|| dirs.config_file());
-    Config::load(&path, options.config.is_some())
-}
-
 /// Owns what changes while the daemon runs.
 struct Supervisor {
     options: Options,
+    file: ConfigFile,
     shared: Arc<Shared>,
     config: watch::Sender<Arc<ConfigInUse>>,
     deno: watch::Sender<Option<PathBuf>>,
@@ -275,7 +260,12 @@ impl Supervisor {
         let cgroups = Cgroups::settle();
         let max_connections = descriptors::raise().map_err(StartError::Os)?;
         let stats = Arc::new(Stats::default());
-        let in_use = first_config(&options, &dirs, &stats);
+        let file = ConfigFile::new(options.config.as_deref(), dirs.config_file());
+        let in_use = file.first();
+        if let Err(error) = &in_use.config {
+            tracing::error!(%error, "the configuration cannot be used; every call answers with this");
+            stats.error("config", error.to_string());
+        }
         let parsed = in_use.config.as_ref().ok();
         let pool_config = parsed.map(|config| config.pool.settings()).unwrap_or_default();
         let explicit = options.deno.clone().or_else(|| parsed.and_then(|config| config.deno.clone()));
@@ -288,7 +278,7 @@ impl Supervisor {
         let mut spawn = SpawnConfig::new(dirs.cache.clone());
         spawn.boot_timeout = pool_config.boot_timeout;
         spawn.cgroups = cgroups;
-        in_use.jail().apply(&mut spawn);
+        parsed.map(|config| config.jail).unwrap_or_default().apply(&mut spawn);
         let source = DenoSpawn::new(spawn);
         let jail = Jail::new(source.clone());
         let mut sessions = JoinSet::new();
@@ -316,6 +306,7 @@ impl Supervisor {
         let http = Http::new(&dirs, &stats);
         let (config, config_reader) = watch::channel(Arc::new(in_use));
         let (command_sender, commands) = mpsc::channel(COMMANDS);
+        tasks.spawn(file.clone().follow(command_sender.clone()));
         let store = Arc::new(Store::default());
         let shared = Arc::new(Shared {
             executor: Executor::new(Parts {
@@ -346,6 +337,7 @@ impl Supervisor {
         });
         Ok(Self {
             options,
+            file,
             shared,
             config,
             deno,
@@ -426,10 +418,12 @@ impl Supervisor {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Reload(done) => {
-                let outcome = self.reload().await;
+                let outcome = self.reload(Trigger::Asked).await;
                 // operator gone: the log has it too
                 let _told = done.send(outcome);
             }
+            // The log has what came of it.
+            Command::FileChanged => drop(self.reload(Trigger::Noticed).await),
             Command::Stop(done) => {
                 self.drain("asked by an operator");
                 let _told = done.map(|done| done.send(Ok("the daemon is going down".into())));
@@ -440,7 +434,7 @@ impl Supervisor {
     async fn obey_signal(&mut self, signal: SignalEvent) {
         match signal {
             SignalEvent::Stop => self.drain("signal"),
-            SignalEvent::Reload => drop(self.reload().await),
+            SignalEvent::Reload => drop(self.reload(Trigger::Asked).await),
         }
     }
 
@@ -457,40 +451,42 @@ impl Supervisor {
         self.drain("internal failure");
     }
 
-    async fn reload(&mut self) -> Result<String, String> {
+    /// Takes what the configuration file says now, whole or not at all. What runs goes on with what it began with.
+    async fn reload(&mut self, trigger: Trigger) -> Result<String, String> {
+        let before = self.config.borrow().clone();
+        let fresh = match self.file.again(&before, trigger) {
+            Ok(None) => {
+                self.right_again(&before);
+                return Ok("the configuration is the same".into());
+            }
+            fresh => fresh.and_then(|config| self.usable(config.unwrap_or_default())),
+        };
+        if fresh.as_ref().err().is_some_and(|error| before.reload_error.as_ref() == Some(error))
+            && trigger == Trigger::Noticed
+        {
+            return Err("the configuration is as wrong as before".into());
+        }
         self.service.notifier.reloading();
-        let outcome = self.read_config_again().await;
+        let outcome = match fresh {
+            Ok(config) => self.take(config, &before).await,
+            Err(error) => Err(self.refuse(error, &before)),
+        };
         let status = outcome.as_ref().err().map_or("serving", |error| error.as_str());
         self.service.notifier.ready(status);
         outcome
     }
 
-    async fn read_config_again(&mut self) -> Result<String, String> {
-        let before = self.config.borrow().clone();
-        let loaded =
-            load(&self.options, &self.shared.dirs).map_err(|error| error_chain(&error)).and_then(|config| {
-                let pool = config.pool.settings();
-                pool.validate().map_err(|error| error.to_string())?;
-                // Not taken in part: `strict` would be written there, and not be so.
-                if self.shared.jail.differs_from(config.jail) {
-                    return Err(JAIL_CHANGED.to_owned());
-                }
-                Ok((config, pool))
-            });
-        let (config, pool) = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(error, "the configuration cannot be used; the one before stays in use");
-                self.shared.stats.error("config", error.clone());
-                self.config.send_replace(Arc::new(ConfigInUse {
-                    generation: before.generation,
-                    path: before.path.clone(),
-                    config: before.config.clone(),
-                    reload_error: Some(error.clone()),
-                }));
-                return Err(error);
-            }
-        };
+    /// Whether this daemon can do as the file says.
+    fn usable(&self, config: Config) -> Result<Config, String> {
+        config.pool.settings().validate().map_err(|error| error.to_string())?;
+        // Not taken in part: `strict` would be written there, and not be so.
+        if self.shared.jail.differs_from(config.jail) {
+            return Err(JAIL_CHANGED.to_owned());
+        }
+        Ok(config)
+    }
+
+    async fn take(&mut self, config: Config, before: &ConfigInUse) -> Result<String, String> {
         let explicit = self.options.deno.clone().or_else(|| config.deno.clone());
         self.deno.send_if_modified(|in_use| {
             let changed = *in_use != explicit;
@@ -500,16 +496,40 @@ impl Supervisor {
         self.shared.deno.search_again();
         self.shared.packages.look_again();
         self.shared.http.read_again(&self.shared.stats);
-        self.shared.pool.reconfigure(pool).await.map_err(|error| error.to_string())?;
-        let path = existing_config(&self.options, &self.shared.dirs);
+        self.shared.pool.reconfigure(config.pool.settings()).await.map_err(|error| error.to_string())?;
         self.config.send_replace(Arc::new(ConfigInUse {
             generation: before.generation + 1,
-            path,
+            path: self.file.existing(),
             config: Ok(config),
             reload_error: None,
         }));
         tracing::info!("the configuration was read again");
         Ok("the configuration was read again".into())
+    }
+
+    /// Keeps what is in use, and says so until the file is right.
+    fn refuse(&self, error: String, before: &ConfigInUse) -> String {
+        tracing::error!(error, "the configuration cannot be used; the one before stays in use");
+        self.shared.stats.error("config", error.clone());
+        self.keep(before, Some(error.clone()));
+        error
+    }
+
+    /// The file says again what is in use.
+    fn right_again(&self, before: &ConfigInUse) {
+        if before.reload_error.is_some() {
+            tracing::info!("the configuration is right again, and says what is in use");
+            self.keep(before, None);
+        }
+    }
+
+    fn keep(&self, before: &ConfigInUse, reload_error: Option<String>) {
+        self.config.send_replace(Arc::new(ConfigInUse {
+            generation: before.generation,
+            path: before.path.clone(),
+            config: before.config.clone(),
+            reload_error,
+        }));
     }
 
     async fn go_down(&mut self, mut signals: Signals) {
@@ -554,19 +574,4 @@ async fn idle_exit(limit: Option<Duration>, mut connections: watch::Receiver<usi
             _changed = connections.wait_for(|count| *count > 0) => {}
         }
     }
-}
-
-fn first_config(options: &Options, dirs: &Dirs, stats: &Stats) -> ConfigInUse {
-    let config = load(options, dirs).map_err(|error| {
-        let error = error_chain(&error);
-        tracing::error!(error, "the configuration cannot be used; every call answers with this");
-        stats.error("config", error.clone());
-        Arc::from(error)
-    });
-    ConfigInUse { generation: 0, path: existing_config(options, dirs), config, reload_error: None }
-}
-
-fn existing_config(options: &Options, dirs: &Dirs) -> Option<PathBuf> {
-    let path = options.config.clone().unwrap_or_else(|| dirs.config_file());
-    Path::exists(&path).then_some(path)
 }

@@ -9,7 +9,6 @@ pub(crate) mod calls;
 mod learnt;
 pub(crate) mod references;
 pub(crate) mod report;
-mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -29,9 +28,9 @@ use crate::config::read_trusted;
 use crate::dirs::Dirs;
 use crate::error_chain;
 use crate::profile::{McpConfig, Profile};
+use crate::watched::WatchedFiles;
 use auth::Logins;
 use learnt::Learnt;
-use watched::WatchedFiles;
 
 /// How long the servers of a configuration stay when its last session is gone: an IDE that is started again finds them.
 const LINGER: Duration = Duration::from_secs(10 * 60);

@@ -27,6 +27,7 @@
 
 pub mod admin;
 pub mod codec;
+pub mod configuration;
 pub mod endpoint;
 pub mod frame;
 pub mod handshake;

@@ -117,7 +117,7 @@ fn a_broken_configuration_keeps_the_one_before_and_shows() {
     let daemon = Daemon::start(&home);
     let shim = Shim::session(&home);
     for (broken, says) in [
-        ("denno = 1\n", "unknown field `denno`"),
+        ("denno = 1\n", "unknown key `denno`"),
         ("[pool]\nmax-workers = 0\n", "max-workers"),
         ("[profiles", "TOML"),
     ] {
@@ -211,7 +211,7 @@ fn a_wrong_command_line_or_configuration_has_its_exit_code() {
         command.arg("--check");
     });
     assert_eq!(check.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&check.stderr).contains("unknown field `denno`"));
+    assert!(String::from_utf8_lossy(&check.stderr).contains("unknown key `denno`"));
     home.configure("[pool]\nidle-per-profile = 1\n");
     let check = Daemon::run_to_end(&home, |command| {
         command.arg("--check");

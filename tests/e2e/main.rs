@@ -6,6 +6,7 @@
 mod at_once;
 mod cache;
 mod cancellation;
+mod config;
 mod diagnosis;
 mod expose;
 mod faults;

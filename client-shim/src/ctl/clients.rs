@@ -7,7 +7,7 @@
 mod change;
 mod client;
 mod document;
-mod file;
+pub(super) mod file;
 mod import;
 mod json;
 mod list;

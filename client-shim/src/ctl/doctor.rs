@@ -2,7 +2,7 @@
 
 mod daemon;
 pub(super) mod places;
-mod programs;
+pub(super) mod programs;
 mod servers;
 
 use std::io::{self, Write};

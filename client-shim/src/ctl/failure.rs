@@ -5,6 +5,7 @@ use std::io;
 use conductor_protocol::RejectCode;
 
 use super::client::ClientError;
+use super::config::ConfigFailure;
 use super::exit_code;
 use super::manager::ManagerError;
 use super::packages::EditError;
@@ -22,6 +23,8 @@ pub(super) enum Failure {
     Code(#[from] CodeError),
     #[error(transparent)]
     Edit(#[from] EditError),
+    #[error(transparent)]
+    Config(#[from] ConfigFailure),
     #[error(transparent)]
     Manager(ManagerError),
     #[error("cannot write the output")]
@@ -43,6 +46,7 @@ impl Failure {
             Self::Client(ClientError::Reach(error)) => return Some(error.text()),
             Self::Client(error) => error.hint(),
             Self::Code(error) => Some(error.hint()),
+            Self::Config(error) => error.hint(),
             Self::Manager(error) => error.hint(),
         };
         let chain = chain(self);
@@ -56,7 +60,7 @@ impl Failure {
         match self {
             Self::Output(_) if self.is_reader_gone() => exit_code::OK,
             Self::Output(_) => exit_code::IO,
-            Self::Edit(_) => exit_code::FAILED,
+            Self::Edit(_) | Self::Config(_) => exit_code::FAILED,
             Self::Code(error) => error.exit_code(),
             Self::Manager(error) => error.exit_code(),
             Self::Client(error) => of_client(error),

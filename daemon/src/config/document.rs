@@ -41,7 +41,13 @@ impl<'a> Document<'a> {
         }
         let problem = |error: &toml::de::Error| {
             let span = error.span().unwrap_or(text.len()..text.len());
-            problem_at(text, span, String::new(), sentence(error.message()), None)
+            problem_at(
+                text,
+                span,
+                String::new(),
+                format!("this is no TOML: {}", sentence(error.message())),
+                None,
+            )
         };
         Err(errors.iter().map(problem).collect())
     }
@@ -74,6 +80,20 @@ impl<'a> Document<'a> {
             }
         }
         span
+    }
+
+    /// The value of a key, with the line in which the key stands.
+    pub(crate) fn value_of(&self, path: &[&str]) -> Option<(usize, &Spanned<DeValue<'a>>)> {
+        let (last, above) = path.split_last()?;
+        let mut table = self.root.get_ref();
+        for name in above {
+            match entry(table, name)?.1.get_ref() {
+                DeValue::Table(below) => table = below,
+                _ => return None,
+            }
+        }
+        let (key, value) = entry(table, last)?;
+        Some((place(self.text, key.span().start).0, value))
     }
 }
 

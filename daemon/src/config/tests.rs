@@ -111,7 +111,7 @@ c.toml:4:15: pool.max-workers: must be from 1 to 512 workers, and is 0
 c.toml:5:14: pool.queue-wait: must be from 10ms to 10m, and is 1h
   5 | queue-wait = \"1h\"
     |              ^^^^
-hint: repair it; `conductord --check` says whether it is right";
+hint: repair it; `conductorctl config check` says whether it is right";
     assert_eq!(error, expected);
     let broken = parse("a = [1\n[pool\nx = 'y\n").expect_err("is no TOML");
     assert!(broken.matches("\nc.toml:").count() >= 2, "{broken}");

@@ -67,6 +67,23 @@ pub fn parse(text: &str) -> Result<Grants, RunArgsError> {
     Ok(grants)
 }
 
+/// The flags of these grants, as [`parse`] reads them.
+pub fn text(grants: &Grants) -> String {
+    let mut grants = grants.clone();
+    let mut flags: Vec<String> = if grants.all { vec!["allow-all".to_owned()] } else { Vec::new() };
+    for kind in KINDS {
+        match grant_mut(&mut grants, kind) {
+            None | Some(Grant::None) => {}
+            Some(Grant::All) => flags.push(format!("allow-{kind}")),
+            Some(Grant::Only(values)) => {
+                let values: Vec<_> = values.iter().map(String::as_str).collect();
+                flags.push(format!("allow-{kind}={}", values.join(",")));
+            }
+        }
+    }
+    flags.join(",")
+}
+
 /// The grant of one kind; `None` for `all`, which is no list.
 pub fn grant_mut<'a>(grants: &'a mut Grants, kind: &str) -> Option<&'a mut Grant> {
     match kind {
@@ -185,7 +202,8 @@ mod tests {
                 Grants { sys: only(&["hostname", "osRelease"]), ..Grants::default() },
             ),
         ] {
-            assert_eq!(parse(text), Ok(expected), "{text}");
+            assert_eq!(parse(text), Ok(expected.clone()), "{text}");
+            assert_eq!(parse(&super::text(&expected)), Ok(expected), "{text}");
         }
     }
 

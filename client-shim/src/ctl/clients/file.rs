@@ -22,7 +22,7 @@ const BACKUP: &str = "conductor-backup";
 
 /// Who may read a file that is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(in crate::ctl) enum Access {
     /// This user only; of an existing file too.
     Private,
     /// This user only; an existing file stays as it is.
@@ -33,7 +33,7 @@ pub(super) enum Access {
 
 /// Why a file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(in crate::ctl) enum FileError {
     #[error("{} is {what}, not a file", path.display())]
     NotFile { path: PathBuf, what: &'static str },
     #[error("{} is a link that leads nowhere", path.display())]
@@ -54,7 +54,7 @@ pub(super) enum FileError {
 
 impl FileError {
     /// What to do about it.
-    pub(super) fn hint(&self) -> String {
+    pub(in crate::ctl) fn hint(&self) -> String {
         match self {
             Self::NotFile { path, .. } => format!("move {} out of the way, then try again", path.display()),
             Self::Dangling { .. } => "remove the link, or make the file it names".into(),
@@ -70,7 +70,7 @@ impl FileError {
 
 /// A file as it was when it was read.
 #[derive(Debug)]
-pub(super) struct ConfigFile {
+pub(in crate::ctl) struct ConfigFile {
     /// As the client names it.
     path: PathBuf,
     /// With all links followed.
@@ -80,26 +80,31 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+    pub(in crate::ctl) fn read(path: &Path) -> Result<Self, FileError> {
         let target = followed(path)?;
         let bytes = read(&target)?;
         Ok(Self { path: path.to_owned(), target, bytes })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::ctl) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn exists(&self) -> bool {
+    /// With all links followed.
+    pub(in crate::ctl) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    pub(in crate::ctl) fn exists(&self) -> bool {
         self.bytes.is_some()
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::ctl) fn bytes(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or_default()
     }
 
     /// Fails for a reason that would keep [`Self::replace`] from its work.
-    pub(super) fn check_writable(&self) -> Result<(), FileError> {
+    pub(in crate::ctl) fn check_writable(&self) -> Result<(), FileError> {
         let existing = self.target.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let directory =
             if existing == self.target { existing.parent().unwrap_or(existing) } else { existing };
@@ -118,7 +123,7 @@ impl ConfigFile {
     }
 
     /// Puts `bytes` in place of the file, in one step. Gives the path of the backup, if there was a file.
-    pub(super) fn replace(&self, bytes: &[u8], access: Access) -> Result<Option<PathBuf>, FileError> {
+    pub(in crate::ctl) fn replace(&self, bytes: &[u8], access: Access) -> Result<Option<PathBuf>, FileError> {
         self.check_writable()?;
         let directory = self.target.parent().unwrap_or(Path::new("/"));
         make_directory(directory, access).map_err(|source| self.write_error(source))?;
@@ -140,7 +145,7 @@ impl ConfigFile {
     }
 
     /// What the file was like at earlier times, newest first.
-    pub(super) fn backups(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
+    pub(in crate::ctl) fn backups(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
         let prefix = self.backup_prefix();
         let directory = self.path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
         let mut found: Vec<_> = directory

@@ -148,7 +148,7 @@ pub(super) fn system() -> Check {
 }
 
 /// The daemon that would be started: the one that is named, else as any program of ours.
-fn daemon_path() -> Option<PathBuf> {
+pub(in crate::ctl) fn daemon_path() -> Option<PathBuf> {
     let named = std::env::var_os(DAEMON_VARIABLE).filter(|value| !value.is_empty());
     named.map(PathBuf::from).or_else(|| beside_or_on_path(DAEMON))
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 type Files = Arc<Mutex<BTreeSet<PathBuf>>>;
 
 #[derive(Debug)]
-pub(super) struct WatchedFiles {
+pub(crate) struct WatchedFiles {
     files: Files,
     /// Counts changes.
     changes: watch::Sender<u64>,
@@ -31,12 +31,12 @@ impl Default for WatchedFiles {
 
 impl WatchedFiles {
     /// Changes whenever a file does.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// Looks after a file from now on. To be called each time it is read: directories come and go.
-    pub(super) fn watch(&self, file: &Path) {
+    pub(crate) fn watch(&self, file: &Path) {
         let target = file.canonicalize().ok().filter(|target| target != file);
         for file in [Some(file.to_owned()), target].into_iter().flatten() {
             let directory = file.ancestors().skip(1).find(|above| above.is_dir());
@@ -60,7 +60,7 @@ fn watcher(files: Files, changes: watch::Sender<u64>) -> Option<RecommendedWatch
         }
     };
     notify::recommended_watcher(changed)
-        .inspect_err(|error| tracing::warn!(%error, "changes of MCP configurations are not noticed; `conductorctl reload` reads them"))
+        .inspect_err(|error| tracing::warn!(%error, "changes of configurations are not noticed; `conductorctl reload` reads them"))
         .ok()
 }
 
