@@ -6,6 +6,7 @@
 
 mod document;
 mod mcp_proxy;
+mod operations;
 mod servers;
 mod tokens;
 
