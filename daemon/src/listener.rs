@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use conductor_protocol::endpoint;
 use interprocess::local_socket::tokio::{Listener, Stream};
-use interprocess::local_socket::traits::StreamCommon as _;
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
@@ -24,6 +23,9 @@ use interprocess::os::unix::uds_local_socket::tokio::Listener as UnixSocketListe
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
+use peer::Peer;
+
+mod peer;
 
 /// How long a daemon that finds the lock taken waits to see its holder listen: it may be about to, or about to find out that
 /// its socket is gone, every [`LOOK`].
@@ -34,9 +36,6 @@ pub const LOOK: Duration = Duration::from_secs(1);
 
 /// Between two looks at a holder that does not listen.
 const HOLDER_LOOK: Duration = Duration::from_millis(20);
-
-/// Longest chain of parents looked at.
-const MAX_ANCESTORS: usize = 256;
 
 /// A bound socket that is ours alone.
 #[derive(Debug)]
@@ -178,18 +177,16 @@ impl Endpoint {
     pub async fn accept(&self) -> io::Result<Stream> {
         loop {
             let stream = self.listener.accept().await?;
-            let credentials = stream.peer_creds()?;
-            let (peer, pid) = (credentials.euid(), credentials.pid());
-            // The daemon's own watchdog knocks: that somebody hangs up is all it wants to know.
-            if pid == Some(own_pid()) {
-                continue;
-            }
-            if peer != Some(nix::unistd::geteuid().as_raw()) {
-                tracing::warn!(peer, "a connection of another user is refused");
-            } else if pid.is_some_and(|pid| is_descendant(pid, parent)) {
-                tracing::warn!(pid, "a connection of a process that the daemon has started is refused");
-            } else {
-                return Ok(stream);
+            // A connection whose other end cannot be told is closed like one of a stranger.
+            match peer::identify(&stream) {
+                Ok(Peer::Served) => return Ok(stream),
+                Ok(Peer::Own) => {}
+                Ok(Peer::OtherUser(peer)) => tracing::warn!(peer, "a connection of another user is refused"),
+                Ok(Peer::Started(pid)) => {
+                    tracing::warn!(pid, "a connection of a process that the daemon has started is refused");
+                }
+                Ok(Peer::Gone(pid)) => tracing::debug!(pid, "a connection of a process that has ended"),
+                Err(error) => tracing::warn!(%error, "a connection of nobody knows whom is refused"),
             }
         }
     }
@@ -221,28 +218,6 @@ fn file_id(path: &Path) -> Option<FileId> {
 
 fn lock_path(path: &Path) -> PathBuf {
     path.with_extension("lock")
-}
-
-fn own_pid() -> i32 {
-    nix::unistd::getpid().as_raw()
-}
-
-/// Whether this process started the process `pid`, or one that it comes from. One whose parent has ended has another
-/// parent by then, and is not known any more.
-fn is_descendant(pid: i32, parent: impl Fn(i32) -> Option<i32>) -> bool {
-    // A pid of 0: the peer lives where this process sees no processes, so it is none of its children. The bound is against
-    // pids that are used again while this looks: no real chain is as long.
-    std::iter::successors(Some(pid), |pid| parent(*pid))
-        .take_while(|pid| *pid > 1)
-        .take(MAX_ANCESTORS)
-        .any(|pid| pid == own_pid())
-}
-
-/// Field 4 of `/proc/PID/stat`; nothing for a process that has ended, or on a system without.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in field 2 may hold anything, so fields count from its closing parenthesis.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Makes the directory, or checks that the one that is there lets nobody else in.
@@ -349,30 +324,6 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().expect("has one"))), (0o600, 0o700));
         drop(endpoint);
         assert!(!path.exists(), "it is taken away in the end");
-    }
-
-    #[test]
-    fn a_process_is_known_by_its_ancestors() {
-        let own = own_pid();
-        let parent_of = |pid: i32| match pid {
-            100_002 => Some(100_001),
-            100_001 => Some(own),
-            100_003 => Some(1),
-            100_004 => Some(100_004),
-            _ => None,
-        };
-        for (pid, expected) in [
-            (own, true),
-            (100_001, true),
-            (100_002, true),
-            (100_003, false),
-            (100_004, false),
-            (0, false),
-            (100_005, false),
-        ] {
-            assert_eq!(is_descendant(pid, parent_of), expected, "{pid}");
-        }
-        assert!(parent(own).is_some_and(|parent| parent > 0 && !is_descendant(parent, super::parent)));
     }
 
     #[tokio::test]

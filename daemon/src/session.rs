@@ -16,6 +16,7 @@ use conductor_deno::DenoBinary;
 use conductor_protocol::status::{RunningStatus, SessionStatus};
 use conductor_protocol::{ClientKind, Hello, RejectCode};
 use conductor_upstream::SessionId;
+use conductor_upstream::secret::{Redactor, Secret, is_secret_variable};
 use interprocess::local_socket::tokio::Stream;
 use rmcp::transport::Transport;
 use rmcp::{RoleServer, ServiceExt};
@@ -72,6 +73,8 @@ const SERVERS_WAIT: Duration = Duration::from_millis(500);
 pub struct Session {
     pub id: u64,
     origin: Origin,
+    /// Keeps the secrets that the client has sent out of the log for as long as the session lives.
+    _secrets: Redactor,
     connected_at: Instant,
     /// Name and version of the MCP client, once it has told them.
     client: OnceLock<String>,
@@ -338,9 +341,11 @@ async fn keep_profile_warm(
 
 impl Session {
     fn new(id: u64, origin: Origin, link: Link) -> Self {
+        let secrets = secrets_in(&origin.env);
         Self {
             id,
             origin,
+            _secrets: secrets,
             connected_at: Instant::now(),
             client: OnceLock::new(),
             gone: CancellationToken::new(),
@@ -489,6 +494,14 @@ impl Running {
     fn status(&self, id: &str, now: Instant) -> RunningStatus {
         RunningStatus { execution: id.to_owned(), age_ms: millis(now.duration_since(self.since)) }
     }
+}
+
+/// Values of variables that a client has sent for its code and its servers; those of our own are settings.
+fn secrets_in(env: &BTreeMap<String, String>) -> Redactor {
+    let secret = env
+        .iter()
+        .filter(|(name, value)| !name.starts_with("MCP_CONDUCTOR_") && is_secret_variable(name, value));
+    Redactor::new(&secret.map(|(_, value)| Secret::new(value)).collect::<Vec<_>>())
 }
 
 fn millis(duration: Duration) -> u64 {

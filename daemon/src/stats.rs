@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use conductor_protocol::status::{ErrorStatus, ExecutionTotals, LatencyStatus};
+use conductor_upstream::secret::redact_known;
 use hdrhistogram::Histogram;
 
 /// Errors kept for `status`: enough to see a pattern, little enough to read.
@@ -80,7 +81,7 @@ impl Stats {
 
     /// Keeps an error for `status`. `area` is the part that failed.
     pub fn error(&self, area: &'static str, text: impl Into<String>) {
-        let mut text = text.into();
+        let mut text = redact_known(&text.into()).into_owned();
         if text.len() > MAX_ERROR_BYTES {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
             text.push('…');

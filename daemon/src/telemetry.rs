@@ -1,11 +1,14 @@
 //! Logs: one line per event, to stderr (the journal, under systemd) or a file that only the user can read.
 //!
 //! Levels: error means an operator must act, warn healed itself, info is a change of state, debug is per call, trace per
-//! frame. Code, arguments and results are never logged.
+//! frame. Code, arguments and results are never logged. Panics are, and like every line without secrets ([`sink`]).
+
+mod sink;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -14,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::cli::LogFormat;
+use sink::Sink;
 
 /// What is logged, in the notation of `tracing_subscriber`.
 const FILTER_VARIABLE: &str = "CONDUCTOR_LOG";
@@ -36,15 +40,24 @@ pub(crate) fn start(file: Option<&Path>, format: LogFormat) -> io::Result<()> {
     };
     let colour = file.is_none() && io::stderr().is_terminal();
     let writer = match file {
-        Some(path) => BoxMakeWriter::new(Mutex::new(open(path)?)),
-        None => BoxMakeWriter::new(io::stderr),
+        Some(path) => BoxMakeWriter::new(Mutex::new(Sink::new(open(path)?, false))),
+        None => BoxMakeWriter::new(move || Sink::new(io::stderr(), colour)),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(writer);
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
     }
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// In the place of Rust's own hook, which writes to stderr whatever the panic says.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let said = panic.payload_as_str().unwrap_or_default();
+    tracing::error!(place, thread = thread.name(), said, "a panic; this is a fault of conductor");
 }
 
 /// What is asked for, but for rmcp: it logs whole messages, and errors with the URLs and headers that they came of.

@@ -31,6 +31,7 @@ pub use crate::error::CallError;
 pub use crate::log::{LogLine, LogSource};
 pub use crate::manifest::Manifest;
 pub use crate::nearest::nearest;
+pub use crate::process::is_of_a_server;
 pub use crate::session::{Ask, ClientRequests, ProfileId, ServerAsks, ServerRef, SessionId};
 /// Public for the checks of what a hostile server may send.
 #[doc(hidden)]

@@ -24,6 +24,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
 pub(crate) use crate::process::spawn::{Launch, new_mark, new_session};
+pub use crate::process::tree::is_of_a_server;
 
 /// How long a server may take to end after its stdin was closed. Most do so at once.
 const AFTER_EOF: Duration = Duration::from_secs(2);

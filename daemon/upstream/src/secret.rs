@@ -1,12 +1,13 @@
 //! Values that must not be seen, and the filter that keeps them out of texts.
 //!
 //! A [`Secret`] cannot be printed. A [`Redactor`] knows the values of one server and replaces them, as they are and as
-//! base64, percent-encoding or JSON would write them, in anything that leaves: stderr kept for the operator, errors,
+//! base64, hex, percent-encoding or JSON would write them, in anything that leaves: stderr kept for the operator, errors,
 //! log lines. It looks for known values only; it never guesses what a secret looks like.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::Arc;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
@@ -34,6 +35,22 @@ pub struct Secret(String);
 /// Replaces known secrets in texts. Clones share what they know.
 #[derive(Clone, Default)]
 pub struct Redactor(Option<Arc<AhoCorasick>>);
+
+/// What the redactors of this process look for, as long as they are in use: one for each configuration and login.
+static LIVE: RwLock<Vec<Weak<AhoCorasick>>> = RwLock::new(Vec::new());
+
+/// `text` without any secret that a [`Redactor`] of this process knows: for logs and last words, which do not know whose
+/// texts they are given.
+pub fn redact_known(text: &str) -> Cow<'_, str> {
+    let live = LIVE.read().unwrap_or_else(PoisonError::into_inner);
+    let mut text = Cow::Borrowed(text);
+    for automaton in live.iter().filter_map(Weak::upgrade) {
+        if automaton.is_match(&*text) {
+            text = Cow::Owned(Redactor(Some(automaton)).redact(&text));
+        }
+    }
+    text
+}
 
 impl Secret {
     pub fn new(value: impl Into<String>) -> Self {
@@ -69,7 +86,11 @@ impl Redactor {
         // The kind that is built in linear time and space, whatever the values are.
         let kind = Some(AhoCorasickKind::ContiguousNFA);
         let built = AhoCorasick::builder().kind(kind).match_kind(MatchKind::LeftmostLongest).build(patterns);
-        Self(Some(Arc::new(built.expect("a configuration's values fit into one automaton"))))
+        let automaton = Arc::new(built.expect("a configuration's values fit into one automaton"));
+        let mut live = LIVE.write().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|known| known.strong_count() > 0);
+        live.push(Arc::downgrade(&automaton));
+        Self(Some(automaton))
     }
 
     pub fn redact(&self, text: &str) -> String {
@@ -109,7 +130,7 @@ impl fmt::Debug for Redactor {
 
 /// Whether an environment variable's value is to be kept secret: its name says so, or the value looks like a token (16
 /// characters or more, letters and digits, neither a path nor a URL).
-pub(crate) fn is_secret_variable(name: &str, value: &str) -> bool {
+pub fn is_secret_variable(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let named = NAME_SIGNS.iter().any(|sign| name.contains(sign));
     let token = value.len() >= 16
@@ -131,6 +152,12 @@ fn forms(value: &str, into: &mut BTreeSet<String>) {
     }
     into.insert(utf8_percent_encode(value, NON_ALPHANUMERIC).to_string());
     into.insert(utf8_percent_encode(value, RESERVED).to_string());
+    let hex = value.bytes().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a String takes everything");
+        hex
+    });
+    into.insert(hex.to_ascii_uppercase());
+    into.insert(hex);
     if let Ok(json) = serde_json::to_string(value) {
         into.insert(json[1..json.len() - 1].to_owned());
     }
@@ -163,6 +190,7 @@ mod tests {
         let secret = "p@ss/w\"rd-é-1234567890";
         check(secret, &format!("a {secret} b"), "a [redacted] b");
         check(secret, "x=p%40ss%2Fw%22rd%2D%C3%A9%2D1234567890&", "x=[redacted]&");
+        check("h\u{e9}x-key", "68c3a9782d6b6579 68C3A9782D6B6579", "[redacted] [redacted]");
         check(secret, "x=p%40ss%2Fw%22rd-%C3%A9-1234567890&", "x=[redacted]&");
         check(secret, &format!("{}", serde_json::json!({ "k": secret })), r#"{"k":"[redacted]"}"#);
     }
@@ -194,6 +222,17 @@ mod tests {
         assert_eq!(redactor.redact(&format!("<{}>", value.trim())), "<[redacted]>");
         let patterns = redactor.0.expect("there are some").patterns_len();
         assert!(patterns < 30, "{patterns} forms");
+    }
+
+    #[test]
+    fn texts_of_nobody_are_cleared_of_what_anybody_keeps_secret() {
+        let (one, two) = (Secret::new("s3cret-of-one-server"), Secret::new("s3cret-of-another"));
+        let text = "s3cret-of-another and s3cret-of-one-server";
+        let _first = Redactor::new([&one]);
+        let second = Redactor::new([&two]).clone();
+        assert_eq!(redact_known(text), "[redacted] and [redacted]");
+        drop(second);
+        assert_eq!(redact_known(text), "s3cret-of-another and [redacted]");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use conductor_deno::testing::packages;
+use conductor_protocol::AdminReply;
 use conductor_tests::{Answer, Daemon, Home, Process, Shim, binaries};
 use serde_json::{Value, json};
 
@@ -124,4 +125,12 @@ pub(super) fn servers(home: &Home) -> Vec<Process> {
 
 pub(super) fn pids(home: &Home) -> BTreeSet<i32> {
     servers(home).iter().map(|process| process.pid).collect()
+}
+
+/// What an operator reads of a reply.
+pub(super) fn shown(reply: AdminReply) -> String {
+    match reply {
+        AdminReply::Json(bytes) => String::from_utf8(bytes).expect("JSON is text"),
+        other => format!("{other:?}"),
+    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::process::guard;
+
 /// The variable that carries the mark.
 pub(crate) const MARK: &str = "MCP_CONDUCTOR_UPSTREAM";
 
@@ -38,9 +40,20 @@ pub(crate) fn marked(mark: &str) -> Vec<Pid> {
         .collect()
 }
 
+/// Whether a process carries the mark of a server that this process has started, as everything does that a server starts
+/// and that has not taken it off.
+pub fn is_of_a_server(pid: i32) -> bool {
+    let start = format!("{MARK}={}-", guard::daemon_mark());
+    environment(pid).is_some_and(|bytes| {
+        bytes.split(|&byte| byte == 0).any(|variable| variable.starts_with(start.as_bytes()))
+    })
+}
+
 /// A zombie's environment is empty, so it does not count.
 fn carries(pid: i32, entry: &[u8]) -> bool {
-    let path = PathBuf::from(format!("/proc/{pid}/environ"));
-    fs::read(path)
-        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == entry))
+    environment(pid).is_some_and(|bytes| bytes.split(|&byte| byte == 0).any(|variable| variable == entry))
+}
+
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).ok()
 }
