@@ -137,7 +137,7 @@ impl DenoWorker {
             return false;
         }
         loop {
-            while let Some(reply) = self.frames.next().transpose() {
+            while let Some(reply) = self.frames.next_reply().transpose() {
                 match reply {
                     Ok(Reply::Ready {}) => return drain(output, &self.stdout, &self.stderr),
                     Ok(_) => {}
@@ -203,7 +203,7 @@ impl DenoWorker {
         }
         while frames.fill_now(&replies).is_ok_and(|bytes| bytes > 0) {}
         let mut rehearsed = Rehearsed { settled: None, quiet: output.is_empty() };
-        while let Ok(Some(reply)) = frames.next() {
+        while let Ok(Some(reply)) = frames.next_reply() {
             match reply {
                 Reply::Settled(settled) => rehearsed.settled = Some(settled),
                 Reply::Open { .. } | Reply::Late(_) => rehearsed.quiet = false,

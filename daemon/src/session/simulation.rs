@@ -46,7 +46,6 @@ fn for_each_seed(usual: u64, schedule: impl Fn(u64)) {
 struct PrintedOnPanic(u64);
 
 impl Drop for PrintedOnPanic {
-    #[expect(clippy::print_stdout, reason = "a test says which of its schedules failed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("failing schedule: CONDUCTOR_SESSION_SEED={}", self.0);

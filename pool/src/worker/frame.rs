@@ -163,7 +163,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// The stream makes no sense from here on.
-    pub fn next(&mut self) -> Result<Option<Reply>, FrameError> {
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, FrameError> {
         let unread = &self.buffer[self.used..];
         let Some((header, rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
         let bytes = usize::try_from(u32::from_le_bytes(*header)).unwrap_or(usize::MAX);

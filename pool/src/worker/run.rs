@@ -208,7 +208,7 @@ impl Run {
     fn take_replies(&mut self) -> Option<End> {
         let was_settled = self.progress.is_settled();
         let end = loop {
-            match self.worker.frames.next() {
+            match self.worker.frames.next_reply() {
                 Ok(None) => break None,
                 Ok(Some(Reply::Call(call))) => {
                     if !self.calls.start(&call) {

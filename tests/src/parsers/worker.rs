@@ -35,7 +35,7 @@ fn read(stream: &[u8], piece: usize) -> Vec<String> {
     for piece in stream.chunks(piece.max(1)) {
         reader.push(piece);
         loop {
-            match reader.next() {
+            match reader.next_reply() {
                 Ok(Some(reply)) => told.push(format!("{reply:?}")),
                 Ok(None) => break,
                 Err(error) => {

@@ -65,8 +65,8 @@ fn every_reply_of_the_harness_is_understood() {
     ];
     for (json, expected) in table {
         let mut reader = reader(&framed(json.as_bytes()));
-        assert_eq!(format!("{:?}", reader.next().unwrap().unwrap()), expected);
-        assert!(reader.next().unwrap().is_none());
+        assert_eq!(format!("{:?}", reader.next_reply().unwrap().unwrap()), expected);
+        assert!(reader.next_reply().unwrap().is_none());
     }
 }
 
@@ -74,7 +74,7 @@ fn every_reply_of_the_harness_is_understood() {
 fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
     for bytes in [LIMIT + 1, u32::MAX as usize] {
         let header = u32::try_from(bytes).unwrap().to_le_bytes();
-        assert!(matches!(reader(&header).next(), Err(FrameError::TooLarge { bytes: told }) if told == bytes));
+        assert!(matches!(reader(&header).next_reply(), Err(FrameError::TooLarge { bytes: told }) if told == bytes));
     }
 }
 
@@ -84,10 +84,10 @@ fn what_is_no_reply_is_garbage() {
     for body in
         ["", "x", "{}", "[]", r#"{"settled":{}}"#, r#"{"ready":{}} "x""#, r#"{"other":1}"#, deep.as_str()]
     {
-        let result = reader(&framed(body.as_bytes())).next();
+        let result = reader(&framed(body.as_bytes())).next_reply();
         assert!(matches!(result, Err(FrameError::Garbage(_))), "{body}: {result:?}");
     }
-    assert!(matches!(reader(&framed(b"\xff\xfe")).next(), Err(FrameError::Garbage(_))));
+    assert!(matches!(reader(&framed(b"\xff\xfe")).next_reply(), Err(FrameError::Garbage(_))));
 }
 
 proptest! {
@@ -105,7 +105,7 @@ proptest! {
             let (now, later) = rest.split_at(rest.len().min(*cut));
             reader.compact();
             reader.buffer.extend(now);
-            while let Some(Reply::Open { handles }) = reader.next().unwrap() {
+            while let Some(Reply::Open { handles }) = reader.next_reply().unwrap() {
                 seen.push(handles[0].len());
             }
             rest = later;
@@ -120,7 +120,7 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut reader = reader(&bytes);
-        while let Ok(Some(_)) = reader.next() {}
+        while let Ok(Some(_)) = reader.next_reply() {}
         prop_assert!(reader.used <= bytes.len());
     }
 }
