@@ -74,7 +74,9 @@ fn every_reply_of_the_harness_is_understood() {
 fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
     for bytes in [LIMIT + 1, u32::MAX as usize] {
         let header = u32::try_from(bytes).unwrap().to_le_bytes();
-        assert!(matches!(reader(&header).next_reply(), Err(FrameError::TooLarge { bytes: told }) if told == bytes));
+        assert!(
+            matches!(reader(&header).next_reply(), Err(FrameError::TooLarge { bytes: told }) if told == bytes)
+        );
     }
 }
 
