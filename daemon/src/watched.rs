@@ -37,18 +37,32 @@ impl WatchedFiles {
 
     /// Looks after a file from now on. To be called each time it is read: directories come and go.
     pub(crate) fn watch(&self, file: &Path) {
-        let target = file.canonicalize().ok().filter(|target| target != file);
-        for file in [Some(file.to_owned()), target].into_iter().flatten() {
-            let directory = file.ancestors().skip(1).find(|above| above.is_dir());
-            let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(watcher), Some(directory)) = (watcher.as_mut(), directory)
-                && let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive)
-            {
-                tracing::debug!(directory = %directory.display(), %error, "changes are not noticed");
-            }
-            lock(&self.files).insert(file);
+        self.watch_at(file);
+        // Asked when the link's own directory is watched: a link that is made later is noticed there.
+        if let Some(target) = file.canonicalize().ok().filter(|target| target != file) {
+            self.watch_at(&target);
         }
     }
+
+    fn watch_at(&self, file: &Path) {
+        // First, so that no change that is told counts as another file's.
+        lock(&self.files).insert(file.to_owned());
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watcher) = watcher.as_mut() else { return };
+        let mut watched = None;
+        // Again until it stays: a directory that was made while the one above was not watched yet is told by nobody.
+        while let Some(directory) = nearest_directory(file).filter(|nearest| watched != Some(*nearest)) {
+            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                tracing::debug!(directory = %directory.display(), %error, "changes are not noticed");
+            }
+            watched = Some(directory);
+        }
+    }
+}
+
+/// The directory of a file, or the nearest one above it that is there.
+fn nearest_directory(file: &Path) -> Option<&Path> {
+    file.ancestors().skip(1).find(|above| above.is_dir())
 }
 
 fn watcher(files: Files, changes: watch::Sender<u64>) -> Option<RecommendedWatcher> {

@@ -93,6 +93,7 @@ fn a_reload_applies_to_the_next_call_and_not_to_the_running_one() {
     let shim = Shim::session(&home);
     let code = "Deno.permissions.querySync({ name: 'net', host: 'example.com' }).state";
     assert_eq!(shim.call(code).value(), "prompt");
+    wait_until_busy(&daemon, 0);
     let slow = format!("await new Promise((done) => setTimeout(done, 1000)); {code}");
     let running = shim.start_call(json!({ "deno_code": slow }));
     wait_until_busy(&daemon, 1);
@@ -100,7 +101,7 @@ fn a_reload_applies_to_the_next_call_and_not_to_the_running_one() {
     daemon.signal(Signal::SIGHUP);
     wait_for("the configuration is read again", DEADLINE, || {
         let logged = home.logged("the configuration was read again").len();
-        if logged == 1 { Ok(()) } else { Err(format!("{logged} times")) }
+        if logged >= 1 { Ok(()) } else { Err(format!("{logged} times")) }
     });
     assert_eq!(shim.call(code).value(), "granted");
     assert_eq!(shim.answer(running).value(), "prompt");

@@ -10,6 +10,9 @@ use crate::supervisor::Shared;
 /// How long an answer is good: it costs a worker, and everybody may ask.
 const GOOD_FOR: Duration = Duration::from_secs(5);
 
+/// The same for a no, which may be about to change: a daemon that starts still looks for Deno.
+const NO_GOOD_FOR: Duration = Duration::from_secs(1);
+
 /// How long a line of code may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,7 +31,7 @@ impl Readiness {
         }
         let mut last = self.0.lock().await;
         if let Some((at, is_ready)) = *last
-            && at.elapsed() < GOOD_FOR
+            && at.elapsed() < if is_ready { GOOD_FOR } else { NO_GOOD_FOR }
         {
             return is_ready;
         }

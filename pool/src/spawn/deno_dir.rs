@@ -249,9 +249,11 @@ fn read_no_follow(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the file what it must be, if it is not.
+/// Makes the file what it must be, if it is not. One that is right is never replaced: a worker's jail lets in this very file,
+/// which its Deno is about to open, and not another of its name.
 fn install_file(target: &Path, content: &[u8]) -> io::Result<()> {
-    if read_no_follow(target).is_ok_and(|found| found == content) {
+    let is_right = || read_no_follow(target).is_ok_and(|found| found == content);
+    if is_right() {
         return Ok(());
     }
     let directory = target.parent().expect("it lies in a directory of the cache");
@@ -259,7 +261,12 @@ fn install_file(target: &Path, content: &[u8]) -> io::Result<()> {
         tempfile::Builder::new().permissions(Permissions::from_mode(0o400)).tempfile_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist(target)?;
+    // Workers that boot at the same time all find it missing; the first one's stays.
+    let Err(refused) = file.persist_noclobber(target) else { return Ok(()) };
+    if refused.error.kind() == io::ErrorKind::AlreadyExists && is_right() {
+        return Ok(());
+    }
+    refused.file.persist(target)?;
     Ok(())
 }
 
@@ -320,4 +327,39 @@ fn walk_down(root: &Path, visit: &mut dyn FnMut(&Path) -> io::Result<()>) -> io:
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn of_many_who_find_a_file_missing_one_makes_it() {
+        for _ in 0..50 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (path, start) = (directory.path().join("harness.js"), Barrier::new(4));
+            let install = || {
+                start.wait();
+                install_file(&path, b"right").expect("installs");
+                path.metadata().expect("is there").ino()
+            };
+            let seen: Vec<u64> = thread::scope(|scope| {
+                let threads = [(); 4].map(|()| scope.spawn(install));
+                threads.into_iter().map(|thread| thread.join().expect("ends")).collect()
+            });
+            assert!(seen.iter().all(|file| *file == seen[0]), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_something_else_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("harness.js");
+        fs::write(&path, "wrong").expect("writes");
+        install_file(&path, b"right").expect("installs");
+        assert_eq!(fs::read(&path).expect("reads"), b"right");
+    }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use conductor_tests::http::{CONFIG, HttpBed, Reply, add_token, address, connect, raw, request};
-use conductor_tests::{Daemon, Home};
+use conductor_tests::{DEADLINE, Daemon, Home, wait_for};
 use serde_json::{Value, json};
 
 #[test]
@@ -68,9 +68,14 @@ fn liveness_and_readiness_need_no_token_and_tell_nothing() {
             format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
         ))
     };
-    let (alive, ready) = (get("/healthz", "localhost"), get("/readyz", "localhost"));
+    let alive = get("/healthz", "localhost");
     assert_eq!((alive.status, alive.body.as_str()), (200, r#"{"alive":true}"#));
-    assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"ready":true}"#));
+    // Not before Deno is found and a line of code has run.
+    wait_for("readiness", DEADLINE, || {
+        let ready = get("/readyz", "localhost");
+        if ready.status == 200 { Ok(ready.body) } else { Err(ready.body) }
+    });
+    assert_eq!(get("/readyz", "localhost").body, r#"{"ready":true}"#);
     assert_eq!(get("/readyz", "evil.example").status, 403);
 }
 
