@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::tree::Tree;
+use crate::process::Process;
 
 /// A first build takes minutes, the slowest test one: what takes longer than this hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(900);
@@ -48,6 +51,8 @@ pub(super) struct Suites<'t> {
 impl<'t> Suites<'t> {
     pub(super) fn new(tree: &'t Tree, home: &'t Path) -> Self {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // What a mutated launcher lets live beyond its tests becomes this process's child, and `end_strays` ends it.
+        prctl::set_child_subreaper(true).expect("a process may ask for this");
         // Else the copy would fetch one of its own.
         Self { tree, home, cargo, deno: crate::binaries::deno() }
     }
@@ -100,8 +105,18 @@ impl<'t> Suites<'t> {
             killpg(group, Signal::SIGKILL).expect("it still runs, and is ours");
         }
         waiter.join().expect("waiting does not panic").expect("the receiver is still there");
+        end_strays();
         let status = status.map_err(|_| format!("it hangs: more than {} seconds", TIME_LIMIT.as_secs()))?;
         let output = fs::read(&log).expect("it was just written");
         Ok((status.expect("a child can be waited for"), String::from_utf8_lossy(&output).into_owned()))
+    }
+}
+
+/// Kills what a run of tests has left. Cargo has ended, so this process has no other children; those of a stray become its own.
+fn end_strays() {
+    let own = i32::try_from(std::process::id()).expect("process ids are small");
+    while let Some(stray) = Process::all().into_iter().find(|process| process.parent == own) {
+        stray.signal(Signal::SIGKILL);
+        waitpid(Pid::from_raw(stray.pid), None).expect("it is a child of this process");
     }
 }
