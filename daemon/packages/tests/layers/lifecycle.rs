@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use conductor_packages::{
-    Change, FetchEnvironment, LayerError, LayerRequest, Layers, Limits, Outdated, Progress,
+    Change, FetchEnvironment, LayerError, LayerRequest, Layers, Limits, Outdated, Progress, Pruned,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -204,6 +204,17 @@ async fn an_update_takes_newer_versions_and_says_which() {
     assert_eq!(bed.ensure(LEFT).await.unwrap().name(), new.name(), "the layer that is there serves on");
 }
 
+/// The first prune that finds anything: the task that has made a layer may hold it for a moment longer than who asked for it.
+async fn pruned_in_time(bed: &Bed, limits: Option<Limits>) -> Pruned {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let pruned = bed.layers.prune(limits).await.unwrap();
+        if pruned.layers > 0 || Instant::now() > deadline {
+            return pruned;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_pruned_by_age_and_size_and_never_in_use() {
     let registry = left_and_right().await;
@@ -212,14 +223,15 @@ async fn layers_are_pruned_by_age_and_size_and_never_in_use() {
     bed.ensure("npm:right@^2").await.unwrap();
     assert_eq!(bed.layers.list().await.unwrap().len(), 2);
     let nothing = Limits { max_bytes: 0, ..Limits::default() };
-    assert_eq!(bed.layers.prune(Some(nothing)).await.unwrap().layers, 1, "the one in use stays");
+    assert_eq!(pruned_in_time(&bed, Some(nothing)).await.layers, 1, "the one in use stays");
+    assert!(kept.lock().exists(), "and it is the one in use");
     drop(kept);
     let index = bed.root.path().join("layers/index");
     let long_ago = SystemTime::now() - Limits::default().max_age * 2;
     for entry in fs::read_dir(&index).unwrap() {
         fs::File::open(entry.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
     }
-    let pruned = bed.layers.prune(None).await.unwrap();
+    let pruned = pruned_in_time(&bed, None).await;
     assert!(pruned.layers == 1 && pruned.bytes > 0);
     bed.tidy(0).await;
     assert_eq!(fs::read_dir(index).unwrap().count(), 0);
