@@ -48,7 +48,7 @@ pub struct UpstreamService {
     /// By what makes them equal, see [`identity`].
     registrations: Mutex<HashMap<String, Held>>,
     checkers: CheckerCache,
-    learnt: Learnt,
+    learnt: Arc<Learnt>,
     home: PathBuf,
     files: WatchedFiles,
     logins: Logins,
@@ -144,7 +144,7 @@ impl UpstreamService {
             upstreams: Upstreams::new(options),
             registrations: Mutex::default(),
             checkers: CheckerCache::default(),
-            learnt: Learnt::open(dirs.state.join("upstreams/learnt.json")),
+            learnt: Arc::new(Learnt::open(dirs.state.join("upstreams/learnt.json"))),
             home: dirs.home.clone(),
             files: WatchedFiles::default(),
             logins: Logins::default(),
@@ -283,7 +283,7 @@ impl UpstreamService {
                     drop(tokio::task::spawn_blocking(move || upstreams.prune_manifests()));
                 }
             }
-            self.learnt.save();
+            self.save_learnt().await;
             self.prune();
             self.logins.prune();
         }
@@ -302,9 +302,17 @@ impl UpstreamService {
         });
     }
 
+    /// Writes to the disk, so not on a thread that others wait for.
+    async fn save_learnt(&self) {
+        let learnt = self.learnt.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || learnt.save()).await {
+            tracing::error!(%error, "what was learnt of tools is not kept");
+        }
+    }
+
     /// Ends all servers: calls may finish until `deadline`.
     pub async fn shutdown(&self, deadline: Instant) {
-        self.learnt.save();
+        self.save_learnt().await;
         self.upstreams.shutdown(deadline.into()).await;
     }
 

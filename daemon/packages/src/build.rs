@@ -247,7 +247,7 @@ fn seal(staging: Staging, mut record: Record) -> std::io::Result<Layer> {
     tree::sync(path)?;
     record.bytes = manifest.bytes();
     record.manifest_sha256 = tree::hash_file(&path.join(MANIFEST))?;
-    tree::write_atomically(&path.join(RECORD), &serde_json::to_vec_pretty(&record)?)?;
+    conductor_files::replace(&path.join(RECORD), &serde_json::to_vec_pretty(&record)?)?;
     staging.finish()
 }
 

@@ -172,7 +172,7 @@ impl Store {
     /// Records that `request` gets `layer`.
     pub(crate) fn index(&self, request: &str, layer: &str) -> io::Result<()> {
         let _lock = self.lock()?;
-        tree::write_atomically(&self.root.join(INDEX).join(request), layer.as_bytes())
+        conductor_files::replace(&self.root.join(INDEX).join(request), layer.as_bytes())
     }
 
     /// All finished layers that open.

@@ -176,16 +176,6 @@ pub(crate) fn sync(root: &Path) -> io::Result<()> {
     return File::open(root)?.sync_all();
 }
 
-/// Writes a file so that it is there as a whole or not at all.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(directory)?.sync_all()
-}
-
 /// The hash of a file's content, or of where a link leads.
 fn hash_entry(path: &Path, meta: &Metadata) -> io::Result<String> {
     if meta.is_symlink() { Ok(sha256(fs::read_link(path)?.as_os_str().as_bytes())) } else { hash_file(path) }

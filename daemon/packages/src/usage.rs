@@ -11,8 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree;
-
 /// A count is worth half after this time: last week's work counts, last quarter's does not.
 pub const HALF_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -110,7 +108,7 @@ impl Usage {
         if self.is_saved {
             return Ok(());
         }
-        tree::write_atomically(&self.file, &serde_json::to_vec(&self.profiles)?)?;
+        conductor_files::replace(&self.file, &serde_json::to_vec(&self.profiles)?)?;
         self.is_saved = true;
         Ok(())
     }

@@ -4,9 +4,9 @@
 //! adds it, and can be read nowhere afterwards. A token is 256 random bits, so a hash without salt or stretching gives
 //! nothing away. Those who serve hear of changes, so that a token ends with all that it began.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -240,20 +240,10 @@ fn read(path: &Path) -> Result<Document, TokenError> {
         .map_err(|error| TokenError::Malformed { path: path.to_owned(), why: error.to_string() })
 }
 
-/// Replaces the file in one step, so that no reader sees half of it.
 fn write(path: &Path, document: &Document) -> Result<(), TokenError> {
-    let failed = |source| TokenError::File { path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let mut staged = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)
-        .map_err(failed)?;
     let text = serde_json::to_string_pretty(document).expect("strings and numbers always encode");
-    staged.write_all(text.as_bytes()).and_then(|()| staged.flush()).map_err(failed)?;
-    staged.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    conductor_files::replace(path, text.as_bytes())
+        .map_err(|source| TokenError::File { path: path.to_owned(), source })
 }
 
 mod hexadecimal {
@@ -279,6 +269,9 @@ mod hexadecimal {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn open(dir: &tempfile::TempDir) -> Tokens {

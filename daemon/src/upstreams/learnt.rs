@@ -71,7 +71,7 @@ impl Learnt {
         shapes.is_saved = true;
         let json = serde_json::to_vec(&shapes.by_tool).expect("shapes always encode");
         drop(shapes);
-        if let Err(error) = write(&self.file, &json) {
+        if let Err(error) = conductor_files::replace(&self.file, &json) {
             tracing::warn!(%error, "what was learnt of tools cannot be kept");
             self.shapes().is_saved = false;
         }
@@ -84,15 +84,6 @@ impl Learnt {
 
 fn key(server: &str, tool: &str) -> String {
     format!("{server}\n{tool}")
-}
-
-fn write(file: &std::path::Path, json: &[u8]) -> io::Result<()> {
-    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    std::fs::create_dir_all(directory)?;
-    let mut staged = tempfile::NamedTempFile::new_in(directory)?;
-    io::Write::write_all(&mut staged, json)?;
-    staged.persist(file)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! What a login gave: tokens, and the client that they were issued to; on disk in one file, replaced whole.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -135,18 +134,7 @@ pub(crate) fn load(file: &Path, server: &str) -> Option<Kept> {
 }
 
 pub(crate) fn save(file: &Path, kept: &Kept) -> io::Result<()> {
-    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut staged = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
-    serde_json::to_writer(&mut staged, kept)?;
-    staged.flush()?;
-    // The token that this one replaces may be worthless by now.
-    staged.as_file().sync_all()?;
-    staged.persist(file)?;
-    Ok(())
+    conductor_files::replace(file, &serde_json::to_vec(kept)?)
 }
 
 pub(crate) fn remove(file: &Path) -> io::Result<()> {

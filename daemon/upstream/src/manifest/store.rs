@@ -2,8 +2,7 @@
 //! the configuration that it belongs to is gone, is removed in the end.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -62,16 +61,7 @@ pub(crate) fn load(file: &Path) -> Option<Manifest> {
 }
 
 pub(crate) fn save(file: &Path, manifest: &Manifest) -> io::Result<()> {
-    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut staged = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
-    serde_json::to_writer(&mut staged, &Written { format: FORMAT, manifest })?;
-    staged.flush()?;
-    staged.persist(file)?;
-    Ok(())
+    conductor_files::replace(file, &serde_json::to_vec(&Written { format: FORMAT, manifest })?)
 }
 
 /// Removes what nobody reads any more from a directory of manifests; gives how many files that were.
