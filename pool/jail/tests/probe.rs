@@ -15,6 +15,7 @@ use std::process::Command;
 
 use conductor_jail::probe::{SelfTest, probes};
 use conductor_jail::{Layer, State};
+use nix::libc;
 
 /// The uid of `nobody`, who owns nothing.
 const NOBODY: u32 = 65534;
@@ -116,6 +117,17 @@ fn what_is_active_holds_whatever_else_is_off() {
             }
         }
     }
+}
+
+#[test]
+fn what_a_read_only_mount_refuses_is_not_missed() {
+    let mut test = Bench::new(None).run(&Layer::DEFAULT);
+    let mut refuse = |name: &str| {
+        test.findings.iter_mut().find(|finding| finding.probe == name).unwrap().errno = Some(libc::EROFS);
+        test.broken()
+    };
+    assert_eq!(refuse("change the out-of-memory score"), Vec::<String>::new());
+    assert_eq!(refuse("start a thread").len(), 1, "a control must work");
 }
 
 /// For each layer, attempts that succeed as soon as it alone is missing, and how many there are at least.
