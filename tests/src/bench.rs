@@ -21,6 +21,7 @@ mod report;
 mod session;
 mod upstream;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -31,9 +32,9 @@ use report::Report;
 
 /// Measures conductor on this machine, against `deno run` without it.
 ///
-/// Builds the programs like itself: use `cargo run --release -p conductor-tests --bin bench`. Takes about two minutes. Leave
-/// the machine alone meanwhile; ratios are robust against load, times are not.
-#[derive(Clone, Copy, Debug, Parser)]
+/// Builds the programs like itself: use `cargo run --release -p conductor-tests --bin bench`. Takes about two minutes once they
+/// are built. Leave the machine alone meanwhile; ratios are robust against load, times are not.
+#[derive(Clone, Debug, Parser)]
 #[command(name = "bench")]
 struct Options {
     /// A fifth of the samples: about 20 seconds, and p99 is close to the worst sample
@@ -45,11 +46,14 @@ struct Options {
     /// Exit with 1 when a budget is missed
     #[arg(long)]
     check: bool,
+    /// Measure the conductord and the conductor-shim in this directory, and build none
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 impl Options {
     /// How many samples to take where the full run takes `full`.
-    fn samples(self, full: usize) -> usize {
+    fn samples(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(5) } else { full }
     }
 }
@@ -57,8 +61,8 @@ impl Options {
 /// What the program does; `main` only calls this.
 pub fn main_impl() -> ExitCode {
     let options = Options::parse();
+    let bed = Bed::new(options.programs.as_deref());
     let started = Instant::now();
-    let bed = Bed::new();
     let mut report = Report::default();
     let announce = |what: &str| progress(&format!("{what} ..."));
     announce("memory at rest");

@@ -32,12 +32,13 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    pub(super) fn new() -> Self {
-        let programs = build();
+    /// With the programs in this directory; without one, with those that are built like this program.
+    pub(super) fn new(programs: Option<&Path>) -> Self {
+        let [conductord, shim] =
+            programs.map_or_else(build, |dir| ["conductord", "conductor-shim"].map(|name| dir.join(name)));
         let home = Home::new();
         let deno = binaries::deno();
-        let daemon = start(&home, &programs.join("conductord"), &deno);
-        let shim = programs.join("conductor-shim");
+        let daemon = start(&home, &conductord, &deno);
         let (mut session, _) = Session::open(&mut shim_command(&home, &shim));
         session.call("1 + 1");
         let idle_target = settled(&home);
@@ -99,18 +100,19 @@ impl Drop for Bed {
     }
 }
 
-/// Builds the programs the way this one was built; gives the directory that they are in.
-fn build() -> PathBuf {
+/// Builds daemon and shim the way this one was built. As programs of its own package, whose dependencies are there already:
+/// other packages ask for other features of them, and all would be compiled once more.
+fn build() -> [PathBuf; 2] {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--locked", "--package", "conductor-daemon", "--package", "conductor-client"]);
+    command.args(["build", "--locked", "--package", "conductor-tests"]);
+    command.args(["--bin", "conductord-under-test", "--bin", "conductor-shim-under-test"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let target = conductor_deno::testing::target_dir();
     let status = command.arg("--target-dir").arg(&target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(status.expect("cargo starts").success(), "the programs cannot be built");
-    let here = env::current_exe().expect("a running program has an executable");
-    here.parent().expect("it is in a directory").to_owned()
+    [binaries::conductord(), binaries::shim()]
 }
 
 fn start(home: &Home, conductord: &Path, deno: &Path) -> Child {
