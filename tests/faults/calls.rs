@@ -13,6 +13,9 @@ const TIME_MS: u64 = 15_000;
 /// JSON-RPC error of the shim: the request may have run, its answer is lost.
 const LOST: i64 = -32001;
 
+/// What a shim says that has met nothing but short-lived daemons for longer than it waits for one.
+const RESTLESS: &str = "the conductor daemon goes away again and again";
+
 /// A program; `nonce` is text that no other call has.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
@@ -96,6 +99,8 @@ pub(crate) enum Outcome {
     Failed { error: String, execution: String, told: String },
     /// The daemon went away with it.
     Lost,
+    /// It did not run: too many daemons went away one after the other.
+    TurnedAway,
     /// Nothing that a client can be given.
     Wrong(String),
 }
@@ -119,7 +124,11 @@ pub(crate) fn make(shim: &Shim, kind: &'static Kind, nonce: String, marks: &Path
 fn judge(kind: &Kind, nonce: &str, answer: &Answer) -> Outcome {
     if answer.is_rpc_error() {
         let (code, text) = answer.rpc_error();
-        return if code == LOST { Outcome::Lost } else { Outcome::Wrong(format!("{code} {text}")) };
+        return match code {
+            LOST => Outcome::Lost,
+            _ if text.starts_with(RESTLESS) => Outcome::TurnedAway,
+            _ => Outcome::Wrong(format!("{code} {text}")),
+        };
     }
     let told = answer.structured();
     let value_is_right = told["status"] == "success" && told["returnValue"] == nonce;

@@ -6,6 +6,7 @@
 //! calls     what callers ask for without a pause, and what each answer must be
 //! storm     thousands of calls while workers, servers and shims die: nobody else notices, and nothing piles up
 //! deaths    the daemon itself is killed under load, again and again
+//! orphans   how soon processes end that nobody waits for any more
 //! disk      the disk is full, from the start or while calls run
 //! shortage  descriptors, processes, files, the socket, Deno are taken away, and given back
 //! peers     clients that are slow, silent, mad or many
@@ -19,6 +20,7 @@ mod bed;
 mod calls;
 mod deaths;
 mod disk;
+mod orphans;
 mod peers;
 mod shortage;
 mod storm;

@@ -354,7 +354,7 @@ impl Storm {
                         blows.iter().any(|(from, to)| *from <= call.answered && call.sent <= *to + WAKE)
                     })
             }
-            Outcome::Lost | Outcome::Wrong(_) => false,
+            Outcome::Lost | Outcome::TurnedAway | Outcome::Wrong(_) => false,
         };
         let wrong: Vec<_> = calls
             .iter()

@@ -6,6 +6,7 @@
 //! Shim      one `conductor-shim` as an IDE would run it: requests, answers by id, everything it ever printed
 //! Answer    what a call of `run_deno_code` came to
 //! Held      what a daemon holds at a moment, to compare with another moment
+//! ends      when processes end
 //! Noise     chance that can be had again from a seed
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! http      a client of the HTTP endpoint, byte for byte
@@ -25,6 +26,7 @@ pub mod binaries;
 pub mod clients;
 pub mod conformance;
 pub mod daemon;
+pub mod ends;
 pub mod held;
 pub mod home;
 pub mod http;
