@@ -34,6 +34,8 @@ pub(crate) struct Case {
     pub(crate) bare: Option<&'static str>,
     /// The value it must give, as JSON.
     pub(crate) value: Option<&'static str>,
+    /// The names that a name server is asked for meanwhile: these and no other.
+    pub(crate) resolves: &'static [&'static str],
 }
 
 pub(crate) enum Code {
@@ -44,12 +46,20 @@ pub(crate) enum Code {
 
 /// Attempts that must be refused.
 pub(crate) const fn refused(class: u16, attempts: &'static [&'static str]) -> Case {
-    Case { class, grants: "", code: Code::Each(attempts), expected: "D", bare: None, value: None }
+    Case {
+        class,
+        grants: "",
+        code: Code::Each(attempts),
+        expected: "D",
+        bare: None,
+        value: None,
+        resolves: &[],
+    }
 }
 
 /// A program and the letters of its outcome.
 pub(crate) const fn program(class: u16, expected: &'static str, code: &'static str) -> Case {
-    Case { class, grants: "", code: Code::Program(code), expected, bare: None, value: None }
+    Case { class, grants: "", code: Code::Program(code), expected, bare: None, value: None, resolves: &[] }
 }
 
 impl Case {
@@ -63,6 +73,10 @@ impl Case {
 
     pub(crate) const fn gives(self, value: &'static str) -> Self {
         Self { value: Some(value), ..self }
+    }
+
+    pub(crate) const fn resolves(self, names: &'static [&'static str]) -> Self {
+        Self { resolves: names, ..self }
     }
 
     /// The letters that are right, on a kernel with every layer or without two.

@@ -36,8 +36,34 @@ pub(crate) const CASES: &[Case] = &[
             "import('node:dns/promises').then((dns) => dns.lookupService('127.0.0.1', 80))",
             "import('node:dns/promises').then((dns) => dns.reverse('127.0.0.1'))",
             "fetch('http://secret.example.com/')",
+            "Deno.resolveDns('secret.example.com', 'TXT', { nameServer: { ipAddr: '127.0.0.1', port: 53 } })",
+            "import('node:dns/promises').then((dns) => { const own = new dns.Resolver(); own.setServers(['127.0.0.1']); return own.resolve4('secret.example.com') })",
+            "import('node:dgram').then((dgram) => new Promise((ok, no) => { const socket = dgram.createSocket('udp4'); socket.on('error', no); socket.send('secret', 53, '127.0.0.1', (error) => error ? no(error) : ok()) }))",
+            "Deno.connect({ hostname: '127.0.0.1', port: 53 })",
         ],
     ),
+    // Where one name is granted, no other reaches a name server, in whatever way it is asked for.
+    refused(
+        48,
+        &[
+            "Deno.resolveDns('secret.granted.example.com', 'A')",
+            "Deno.resolveDns('secret.example.com', 'A', { nameServer: { ipAddr: '127.0.0.1', port: 53 } })",
+            "import('node:dns/promises').then((dns) => dns.lookup('secret.granted.example.com'))",
+            "import('node:dns/promises').then((dns) => dns.resolveTxt('secret.example.com'))",
+            "fetch('http://secret.granted.example.com/')",
+            "Deno.connect({ hostname: 'secret.example.com', port: 80 })",
+        ],
+    )
+    .with("allow-net=granted.example.com"),
+    // What is granted is asked: the name server is there to be reached.
+    program(48, "V", "import dns from 'node:dns/promises'; (await dns.lookup('granted.example.com')).address")
+        .gives("\"192.0.2.7\"")
+        .with("allow-net=granted.example.com")
+        .resolves(&["granted.example.com"]),
+    program(48, "V", "await Deno.resolveDns('granted.example.com', 'A')")
+        .gives("[\"192.0.2.7\"]")
+        .with("allow-net")
+        .resolves(&["granted.example.com"]),
     refused(
         49,
         &[
@@ -77,5 +103,10 @@ pub(crate) const CASES: &[Case] = &[
     // A name that was granted leads to where the name leads; the address alone was not granted.
     refused(53, &["Deno.connect({ hostname: '127.0.0.1', port: {tcp} })", "Deno.connect({ hostname: '::1', port: {tcp} })"])
         .with("allow-net=localhost"),
-    program(53, "F", "await Deno.connect({ hostname: 'rebound.example.com', port: {tcp} })").with("allow-net=rebound.example.com"),
+    // Once the name has come to mean this machine: of what listens here, only the port that was granted can be reached.
+    refused(53, &["Deno.connect({ hostname: 'rebound.example.com', port: {tcp} })", "fetch('http://rebound.example.com:{tcp}/')", "Deno.connect({ hostname: '127.0.0.1', port: 443 })"])
+        .with("allow-net=rebound.example.com:443"),
+    program(53, "F", "await Deno.connect({ hostname: 'rebound.example.com', port: 443 })")
+        .with("allow-net=rebound.example.com:443")
+        .resolves(&["rebound.example.com"]),
 ];
