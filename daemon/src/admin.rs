@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_pool::status::{BreakerStatus, PoolStatus};
-use conductor_protocol::status::{DaemonStatus, PackagesStatus, PoolReport, ProfileStatus, StatusReport};
+use conductor_protocol::status::{
+    DaemonStatus, HttpStatus, PackagesStatus, PoolReport, ProfileStatus, StatusReport,
+};
 use conductor_protocol::{AdminReply, AdminRequest, PROTOCOL_VERSION, codec, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::BUILD;
+use crate::http;
 use crate::operations;
 use crate::profile::Profile;
 use crate::session::handshake::Client;
@@ -134,7 +137,7 @@ async fn status(shared: &Shared) -> StatusReport {
         deno: shared.deno.status(),
         jail: shared.jail.status(),
         sessions: shared.registry.status(now),
-        http: shared.http.status(now),
+        http: http_status(shared, now),
         pool: pool_report(&pool, shared),
         packages: packages(shared),
         executions: shared.stats.totals(),
@@ -143,6 +146,11 @@ async fn status(shared: &Shared) -> StatusReport {
         last_errors: shared.stats.last_errors(),
         warnings: warnings(shared),
     }
+}
+
+pub(crate) fn http_status(shared: &Shared, now: Instant) -> HttpStatus {
+    let config = shared.config();
+    shared.http.status(now, |token| http::problem(&config, &shared.dirs, token))
 }
 
 /// One entry for each profile that sessions use.

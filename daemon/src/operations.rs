@@ -16,6 +16,7 @@ use conductor_upstream::{LoginRequest, ProfileId};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::admin;
 use crate::error_chain;
 use crate::http::tokens::{DEFAULT_PROFILE as DEFAULT, TokenError};
 use crate::packages::{Building, Provided};
@@ -94,7 +95,7 @@ pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> Adm
         Operation::AuthLogout { server } => {
             operator.log_out(&server).await.map(|text| AdminReply::Done { text })
         }
-        Operation::TokensList => document(shared.http.status(Instant::now())),
+        Operation::TokensList => document(admin::http_status(shared, Instant::now())),
         Operation::TokensAdd { name, profile } => operator.add_token(&name, profile).and_then(document),
         Operation::TokensRevoke { name } => {
             operator.revoke_token(&name).map(|text| AdminReply::Done { text })
@@ -357,9 +358,14 @@ impl Operator<'_> {
             let known = format!("the configuration has {}", names.join(", "));
             return Err(OperationError::NoProfile { name: profile, known });
         }
+        if profile != DEFAULT {
+            // What would be refused with the token is refused with the cure now.
+            profile::resolve_tenant(config, &profile, &self.shared.dirs)
+                .map_err(|error| OperationError::Profile(error.to_string()))?;
+        }
         let token = self.shared.http.tokens.add(name, &profile)?;
         tracing::info!(name, profile, "a token for HTTP was added");
-        let urls = self.shared.http.status(Instant::now()).urls;
+        let urls = self.shared.http.urls();
         Ok(TokenAdded { name: name.to_owned(), profile, token, urls })
     }
 

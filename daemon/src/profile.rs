@@ -102,12 +102,14 @@ pub struct Profile {
 /// Why a session's configuration is refused. The session lives; each call answers with this.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
-    #[error("MCP_CONDUCTOR_PROFILE names `{name}`, which is not in the configuration file{near}")]
-    UnknownProfile { name: String, near: String },
+    #[error("{} `{name}`, which is not in the configuration file{near}", .by.in_words())]
+    UnknownProfile { by: NamedBy, name: String, near: String },
     #[error(
-        "MCP_CONDUCTOR_PROFILE names `{name}`, which [policy] does not offer to sessions\nhint: offered are {offered}"
+        "{} `{name}`, which [policy] does not offer to sessions\nhint: offered are {offered}; an administrator adds others to \
+         profiles in [policy]",
+        .by.in_words()
     )]
-    ProfileRefused { name: String, offered: String },
+    ProfileRefused { by: NamedBy, name: String, offered: String },
     #[error("{variable}: {why}")]
     Value { variable: &'static str, why: String },
     #[error(
@@ -121,6 +123,34 @@ pub enum ProfileError {
     ValueRefused { variable: &'static str, kind: &'static str, value: String, offered: String },
     #[error("{variable}: `{path}` is one of conductor's own directories, which no code may touch")]
     OwnDirectory { variable: &'static str, path: String },
+}
+
+/// What names a session's profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    Environment,
+    Token,
+}
+
+impl NamedBy {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Environment => "MCP_CONDUCTOR_PROFILE names",
+            Self::Token => "the token is for the profile",
+        }
+    }
+}
+
+impl ProfileError {
+    /// The same where no environment named the profile.
+    fn of_token(self) -> Self {
+        let by = NamedBy::Token;
+        match self {
+            Self::UnknownProfile { name, near, .. } => Self::UnknownProfile { by, name, near },
+            Self::ProfileRefused { name, offered, .. } => Self::ProfileRefused { by, name, offered },
+            other => other,
+        }
+    }
 }
 
 const RUN_ARGS: &str = "MCP_CONDUCTOR_RUN_ARGS";
@@ -191,7 +221,7 @@ pub fn resolve_tenant(config: &Config, tenant: &str, dirs: &Dirs) -> Result<Prof
         section.mcp_config.get_or_insert("none".to_owned());
     }
     let env = BTreeMap::from([(PROFILE.to_owned(), tenant.to_owned())]);
-    let profile = resolve(&config, &env, "", dirs)?;
+    let profile = resolve(&config, &env, "", dirs).map_err(ProfileError::of_token)?;
     Ok(Profile { tenant: Some(tenant.into()), ..profile })
 }
 
@@ -217,7 +247,6 @@ pub fn explain(
     let packages = PackageRules::resolve(section, env, &config.policy, &mut notes)?;
     let mcp_config = McpConfig::resolve(section, &config.policy, scope, &mut notes)?;
     let limits = Limits::resolve(section, env, &config.policy, &mut notes)?;
-    notes.origin("worker", if section.worker.is_some() { Origin::File } else { Origin::Default });
     notes.origin("worker", if section.worker.is_some() { Origin::File } else { Origin::Default });
     notes.warnings.extend(warnings(&grants, env));
     notes.warnings.extend(packages.warning());
@@ -543,7 +572,7 @@ fn named_section<'a>(
     let Some(name) = env.get(PROFILE) else { return Ok(config.profiles.get("default")) };
     if let Some(offered) = config.policy.profiles.as_ref().filter(|offered| !offered.contains(name)) {
         let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
-        return Err(ProfileError::ProfileRefused { name: name.clone(), offered });
+        return Err(ProfileError::ProfileRefused { by: NamedBy::Environment, name: name.clone(), offered });
     }
     match config.profiles.get(name) {
         Some(section) => Ok(Some(section)),
@@ -551,7 +580,7 @@ fn named_section<'a>(
         None => {
             let known = Vec::from_iter(config.profiles.keys().map(String::as_str)).join(", ");
             let near = if known.is_empty() { String::new() } else { format!("\nhint: it has {known}") };
-            Err(ProfileError::UnknownProfile { name: name.clone(), near })
+            Err(ProfileError::UnknownProfile { by: NamedBy::Environment, name: name.clone(), near })
         }
     }
 }

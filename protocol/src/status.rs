@@ -142,6 +142,14 @@ pub struct HttpStatus {
     pub urls: Vec<String>,
     /// Why the daemon does not listen, or not as it should.
     pub error: Option<String>,
+    /// What connections are encrypted with; absent where they are not.
+    pub certificate: Option<CertificateStatus>,
+    /// Why other machines are let in without encryption, in the administrator's words.
+    pub plaintext_because: Option<String>,
+    /// The file that lists the tokens.
+    pub tokens_file: String,
+    /// Why that file cannot be used, and so nobody is let in.
+    pub tokens_error: Option<String>,
     pub tokens: Vec<TokenStatus>,
     pub connections: u64,
     /// Connections that were closed because there were too many.
@@ -153,12 +161,23 @@ pub struct HttpStatus {
     pub refused: std::collections::BTreeMap<String, u64>,
 }
 
+/// The daemon's own certificate. Times are seconds since 1970, absent where they cannot be told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateStatus {
+    pub path: String,
+    pub not_before: Option<u64>,
+    pub not_after: Option<u64>,
+}
+
 /// A token, but for its value, which is kept nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TokenStatus {
     pub name: String,
     pub profile: String,
+    /// Why nothing can be done with it as the configuration is.
+    pub problem: Option<String>,
     /// Seconds since 1970.
     pub created_at: u64,
     pub sessions: u64,

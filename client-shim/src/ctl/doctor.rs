@@ -1,6 +1,7 @@
 //! `conductorctl doctor`: looks at everything a run needs, then runs something. Each finding has its cure.
 
 mod daemon;
+mod http;
 pub(super) mod places;
 pub(super) mod programs;
 mod servers;

@@ -1,6 +1,6 @@
 //! Colours, and words for numbers. Colour repeats what the words say, never more.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use console::Style;
 
@@ -61,6 +61,14 @@ pub(super) fn span(ms: u64) -> String {
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// The day of a time in seconds since 1970: `2026-11-26`.
+pub(super) fn day(seconds: u64) -> String {
+    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    // Nobody writes the year 10000.
+    let at = at.filter(|_| seconds < 253_402_300_800).unwrap_or(SystemTime::UNIX_EPOCH);
+    humantime::format_rfc3339_seconds(at).to_string().split('T').next().unwrap_or_default().to_owned()
+}
+
 pub(super) fn size(bytes: u64) -> String {
     match bytes.div_ceil(1 << 20) {
         mebibytes @ 0..10_240 => format!("{mebibytes} MiB"),
@@ -82,6 +90,7 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!([0.062, 3.21, 123.4, 2500.0].map(millis), ["0.06 ms", "3.2 ms", "123 ms", "2.5 s"]);
         assert_eq!([0, 59_999, 7_384_000].map(span), ["0s", "59s", "2h 3m"]);
+        assert_eq!([0, 1_798_761_600].map(day), ["1970-01-01", "2027-01-01"]);
         assert_eq!([0, 1, 20 << 20, 12 << 30].map(size), ["0 MiB", "1 MiB", "20 MiB", "12 GiB"]);
     }
 

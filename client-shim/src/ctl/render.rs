@@ -8,7 +8,7 @@ use conductor_protocol::status::{
     PackagesStatus, PoolReport, ProfileStatus, SessionStatus, StatusReport, UpstreamStatus,
 };
 
-use super::paint::{Paint, millis, printable, size, span};
+use super::paint::{Paint, day, millis, printable, size, span};
 use super::tokens;
 
 /// Errors shown; `--json` has them all.
@@ -280,11 +280,29 @@ impl Page {
             let requests = count(http.requests, "request");
             self.line(&format!("  {connections}{turned_away}, {requests}, refused: {refused}"));
         }
-        for token in &http.tokens {
-            self.line(&tokens::row(token, self.paint));
+        if let Some(certificate) = &http.certificate {
+            let until =
+                certificate.not_after.map(|at| format!(", good until {}", day(at))).unwrap_or_default();
+            self.line(&format!("  certificate {}{until}", printable(&certificate.path)));
         }
+        if let Some(reason) = &http.plaintext_because {
+            self.line(&format!("  not encrypted, because: {}", printable(reason)));
+        }
+        self.tokens(http);
         if http.enabled && http.tokens.is_empty() {
             self.line("  nobody has a token; `conductorctl token add NAME` makes one");
+        }
+    }
+
+    pub(super) fn tokens(&mut self, http: &HttpStatus) {
+        for token in &http.tokens {
+            self.line(&tokens::row(token, self.paint));
+            if let Some(problem) = &token.problem {
+                self.failure(problem);
+            }
+        }
+        if let Some(error) = &http.tokens_error {
+            self.failure(error);
         }
     }
 

@@ -115,9 +115,7 @@ fn list(http: &HttpStatus, paint: Paint) -> String {
     if http.tokens.is_empty() {
         page.line("  none; `conductorctl token add NAME` makes one");
     }
-    for token in &http.tokens {
-        page.line(&row(token, paint));
-    }
+    page.tokens(http);
     page.text()
 }
 

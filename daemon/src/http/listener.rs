@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use conductor_protocol::status::CertificateStatus;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,11 +17,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::accounts::Connected;
 use super::endpoint::Endpoint;
 use super::guard::Guard;
+use super::tls::Encryption;
 use super::{until_draining, url};
 use crate::config::HttpSection;
 use crate::config::http::HttpLimits;
@@ -57,7 +58,7 @@ pub(super) struct Doors {
 pub(super) struct Settings {
     pub(super) limits: HttpLimits,
     pub(super) guard: Guard,
-    tls: Option<TlsAcceptor>,
+    encryption: Option<Encryption>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -127,8 +128,12 @@ impl Doors {
 }
 
 impl Settings {
-    pub(super) fn new(section: &HttpSection, tls: Option<TlsAcceptor>, addresses: Vec<SocketAddr>) -> Self {
-        Self { limits: section.limits(), guard: Guard::new(section, &addresses), tls, addresses }
+    pub(super) fn new(
+        section: &HttpSection,
+        encryption: Option<Encryption>,
+        addresses: Vec<SocketAddr>,
+    ) -> Self {
+        Self { limits: section.limits(), guard: Guard::new(section, &addresses), encryption, addresses }
     }
 
     pub(super) fn urls(&self) -> Vec<String> {
@@ -136,7 +141,11 @@ impl Settings {
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
-        self.tls.is_some()
+        self.encryption.is_some()
+    }
+
+    pub(super) fn certificate(&self) -> Option<&CertificateStatus> {
+        self.encryption.as_ref().map(|encryption| &encryption.certificate)
     }
 }
 
@@ -172,13 +181,13 @@ async fn connection(
     // An answer is one or two small writes, which must not wait for each other.
     let _set = stream.set_nodelay(true);
     limit_sending(&stream);
-    match &settings.tls {
-        None => speak(stream, endpoint, settings).await,
-        Some(tls) => match timeout(settings.limits.header_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => speak(stream, endpoint, settings).await,
-            Ok(Err(error)) => tracing::debug!(error = %error, "a client came without encryption that fits"),
-            Err(_elapsed) => {}
-        },
+    let Some(Encryption { acceptor, .. }) = &settings.encryption else {
+        return speak(stream, endpoint, settings).await;
+    };
+    match timeout(settings.limits.header_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, endpoint, settings).await,
+        Ok(Err(error)) => tracing::debug!(error = %error, "a client came without encryption that fits"),
+        Err(_elapsed) => {}
     }
 }
 

@@ -43,6 +43,8 @@ struct Inner {
     /// Held while the file is changed.
     writing: Mutex<()>,
     list: watch::Sender<Arc<[Arc<Token>]>>,
+    /// Why the file cannot be used.
+    trouble: Mutex<Option<String>>,
 }
 
 /// A token, but for its value.
@@ -109,7 +111,8 @@ impl Tokens {
     /// The list in `file`, empty if there is none.
     pub fn open(file: PathBuf) -> (Self, Result<(), TokenError>) {
         let list = watch::Sender::new(Arc::from([]));
-        let tokens = Self(Arc::new(Inner { file, writing: Mutex::default(), list }));
+        let tokens =
+            Self(Arc::new(Inner { file, writing: Mutex::default(), list, trouble: Mutex::default() }));
         let read = tokens.read_again();
         (tokens, read)
     }
@@ -123,8 +126,24 @@ impl Tokens {
             Ok(document) => (document.tokens, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
+        self.note(outcome.as_ref().err());
         self.publish(tokens);
         outcome
+    }
+
+    /// The file that lists them.
+    pub(crate) fn file(&self) -> &Path {
+        &self.0.file
+    }
+
+    /// Why the file cannot be used, and so nobody is let in.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, error: Option<&TokenError>) {
+        let trouble = error.map(|error| crate::error_chain(error));
+        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Makes a token. The result is its value, which is kept nowhere.
@@ -205,6 +224,7 @@ impl Tokens {
         let mut document = read(&self.0.file)?;
         change(&mut document.tokens)?;
         write(&self.0.file, &document)?;
+        self.note(None);
         self.publish(document.tokens);
         Ok(())
     }
@@ -232,7 +252,8 @@ fn read(path: &Path) -> Result<Document, TokenError> {
         return Err(untrusted("is no file of yours", "move it away and add the tokens anew".into()));
     }
     if meta.mode() & 0o077 != 0 {
-        return Err(untrusted("can be read or written by others", format!("chmod 600 {}", path.display())));
+        let hint = format!("chmod 600 {}, then `conductorctl reload`", path.display());
+        return Err(untrusted("can be read or written by others", hint));
     }
     let mut text = String::new();
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use conductor_tests::http::{CONFIG, HttpBed, Reply, add_token, address, connect, raw, request};
 use conductor_tests::{DEADLINE, Daemon, Home, wait_for};
 use serde_json::{Value, json};
+
+use super::certificate::{Certificate, ask};
 
 #[test]
 fn strangers_and_pages_of_others_are_refused_with_the_cure() {
@@ -212,66 +214,50 @@ fn other_machines_are_not_let_in_by_accident() {
 #[test]
 fn with_a_certificate_the_daemon_speaks_tls_alone() {
     let home = Home::new();
-    let (cert, key) = (home.path("cert.pem"), home.path("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .stderr(Stdio::null())
-        .status()
-        .expect("openssl is there");
-    assert!(made.success());
-    let section = format!("tls-cert = \"{}\"\ntls-key = \"{}\"\n", cert.display(), key.display());
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("sets the mode");
-    home.configure(&format!("{CONFIG}{section}"));
+    let certificate = Certificate::new(&home, "cert", 2);
+    fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o644)).expect("sets the mode");
+    home.configure(&format!("{CONFIG}{}", certificate.section()));
     let daemon = Daemon::start(&home);
     let status =
         daemon.wait_for_status("the daemon says what is wrong", |status| status.http.error.is_some());
     assert!(status.http.error.expect("an error").contains("chmod 600"), "a key for all to read");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("sets the mode");
+    fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o600)).expect("sets the mode");
     // It looks again by itself.
     let address = address(&daemon);
     let token = add_token(&home, "t", None);
     assert_eq!(raw(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").matches("alive").count(), 0);
-    let mut client = Command::new("openssl")
-        .args([
-            "s_client",
-            "-quiet",
-            "-verify_return_error",
-            "-servername",
-            "localhost",
-            "-verify_hostname",
-            "localhost",
-        ])
-        .args(["-connect", &address.to_string(), "-CAfile"])
-        .arg(&cert)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("openssl is there");
     let request = format!(
         "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\nConnection: \
          close\r\n\r\n"
     );
-    let mut stdin = client.stdin.take().expect("is piped");
-    stdin.write_all(request.as_bytes()).expect("is sent");
-    let mut answer = String::new();
-    client.stdout.take().expect("is piped").read_to_string(&mut answer).expect("is read");
-    drop(stdin);
-    client.wait().expect("ends");
+    let answer = ask(address, &certificate.cert, &request);
     assert_eq!(Reply::parse(&answer).status, 400, "the token is taken, the session is missing: {answer}");
+}
+
+#[test]
+fn a_certificate_that_is_renewed_is_taken_and_a_wrong_one_is_not() {
+    let home = Home::new();
+    let (first, second) = (Certificate::new(&home, "first", 2), Certificate::new(&home, "second", 200));
+    let trusted = home.path("trusted.pem");
+    fs::copy(&second.cert, &trusted).expect("copies");
+    home.configure(&format!("{CONFIG}{}", first.section()));
+    let daemon = Daemon::start(&home);
+    let address = address(&daemon);
+    let alive = |trusted: &Path| {
+        let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        ask(address, trusted, request).contains("alive")
+    };
+    assert!(alive(&first.cert) && !alive(&trusted), "the first is in use");
+    second.take_the_place_of(&first);
+    wait_for("the second is in use", DEADLINE, || {
+        if alive(&trusted) { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    let status = daemon.wait_for_status("nothing is wrong", |status| status.http.error.is_none());
+    assert_eq!(status.http.urls.len(), 1, "it listens where it did: {:?}", status.http);
+
+    fs::write(&first.cert, "half").expect("writes");
+    let status = daemon.wait_for_status("it says what is wrong", |status| status.http.error.is_some());
+    let error = status.http.error.expect("there is one");
+    assert!(error.contains("the certificate before stays in use") && error.contains("hint"), "{error}");
+    assert!(alive(&trusted), "the one before is as good as it was");
 }

@@ -16,7 +16,7 @@ use super::super::progress::Spinner;
 use super::super::render::jail_in_words;
 use super::super::run::{RunResult, TOOL, structured};
 use super::super::{BUILD, GlobalOptions};
-use super::{Check, Findings, Verdict, places};
+use super::{Check, Findings, Verdict, http, places};
 use crate::connect::{self, ConnectError};
 use crate::error::chain;
 
@@ -68,6 +68,9 @@ pub(super) fn checks(global: &GlobalOptions, findings: &mut Findings) -> io::Res
         }
     };
     findings.add(jail(&report.jail))?;
+    for check in http::checks(&report.http) {
+        findings.add(check)?;
+    }
     for warning in &report.warnings {
         findings.add(Check { verdict: Verdict::Warn, ..Check::fail_in_words("daemon says", warning) })?;
     }

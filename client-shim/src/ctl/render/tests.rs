@@ -1,4 +1,4 @@
-use conductor_protocol::status::{LayerStatus, TokenStatus};
+use conductor_protocol::status::{CertificateStatus, LayerStatus, TokenStatus};
 
 use super::*;
 
@@ -77,7 +77,12 @@ fn busy() -> StatusReport {
         ],
         http: HttpStatus {
             enabled: true,
-            urls: vec!["http://127.0.0.1:7780/mcp".into()],
+            urls: vec!["https://127.0.0.1:7780/mcp".into()],
+            certificate: Some(CertificateStatus {
+                path: "/etc/c.pem".into(),
+                not_after: Some(1_798_761_600),
+                ..CertificateStatus::default()
+            }),
             connections: 2,
             turned_away: 1,
             requests: 40,
@@ -88,6 +93,7 @@ fn busy() -> StatusReport {
                 sessions: 1,
                 requests: 40,
                 unused_ms: Some(60_000),
+                problem: Some("it is for nobody\nhint: revoke it".into()),
                 ..TokenStatus::default()
             }],
             ..HttpStatus::default()
@@ -189,9 +195,12 @@ Sessions: 3
   session 14 is refused: unknown flag `allow-nte`
     hint: allow-net
 
-HTTP: http://127.0.0.1:7780/mcp
+HTTP: https://127.0.0.1:7780/mcp
   2 connections (1 turned away), 40 requests, refused: 3 unauthorized
+  certificate /etc/c.pem, good until 2027-01-01
   laptop  profile bob, 40 requests, 1 session, used 1m ago
+  failed: it is for nobody
+    hint: revoke it
 
 Servers: 2
   SERVER  STATE     TOOLS  SESSIONS  NOW  STARTS  READY  PID  BY     TARGET
