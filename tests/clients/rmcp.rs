@@ -1,5 +1,6 @@
-//! rmcp's client over a child process, in each lifecycle it knows.
+//! rmcp's client over a child process and over HTTP, in each lifecycle it knows.
 
+use conductor_tests::http::HttpBed;
 use conductor_tests::{DEADLINE, Daemon, binaries};
 use rmcp::RoleClient;
 use rmcp::model::{
@@ -9,7 +10,8 @@ use rmcp::service::{
     ClientLifecycleMode, ClientServiceExt as _, PeerRequestOptions, RequestHandle, RunningService,
     ServiceError,
 };
-use rmcp::transport::TokioChildProcess;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::{IntoTransport, StreamableHttpClientTransport, TokioChildProcess};
 use serde_json::{Value, json};
 
 /// Longer than any wait of these tests: a call that ends sooner was cancelled.
@@ -20,20 +22,42 @@ type Client = RunningService<RoleClient, ClientConfig>;
 #[tokio::test(flavor = "multi_thread")]
 async fn initialize() {
     let daemon = Daemon::new();
-    check(&daemon, ClientLifecycleMode::Initialize, ProtocolVersion::LATEST_WITH_INITIALIZE).await;
+    let client = connect(shim(&daemon), ClientLifecycleMode::Initialize).await;
+    check(&daemon, client, ProtocolVersion::LATEST_WITH_INITIALIZE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discover() {
     let daemon = Daemon::new();
-    let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
-    let auto = ClientLifecycleMode::Auto { preferred_versions, legacy_version: None };
-    check(&daemon, auto, ProtocolVersion::V_2026_07_28).await;
+    let client = connect(shim(&daemon), auto()).await;
+    check(&daemon, client, ProtocolVersion::V_2026_07_28).await;
 }
 
-/// Opens a session, lists the tools, makes twenty calls at once, and cancels one that would never end.
-async fn check(daemon: &Daemon, lifecycle: ClientLifecycleMode, version: ProtocolVersion) {
-    let client = connect(daemon, lifecycle).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn initialize_over_http() {
+    let bed = tokio::task::block_in_place(|| HttpBed::new(""));
+    let client = connect(http(&bed), ClientLifecycleMode::Initialize).await;
+    check(&bed.daemon, client, ProtocolVersion::LATEST_WITH_INITIALIZE).await;
+    // It has said so: with the client's end its session is over.
+    tokio::task::block_in_place(|| {
+        bed.daemon.wait_for_status("no session", |status| status.sessions.is_empty())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discover_over_http() {
+    let bed = tokio::task::block_in_place(|| HttpBed::new(""));
+    let client = connect(http(&bed), auto()).await;
+    check(&bed.daemon, client, ProtocolVersion::V_2026_07_28).await;
+}
+
+fn auto() -> ClientLifecycleMode {
+    let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
+    ClientLifecycleMode::Auto { preferred_versions, legacy_version: None }
+}
+
+/// Lists the tools, makes twenty calls at once, and cancels one that would never end.
+async fn check(daemon: &Daemon, client: Client, version: ProtocolVersion) {
     let server = client.peer_info().expect("the server has introduced itself");
     assert_eq!(server.protocol_version, version);
     let tools = client.list_all_tools().await.expect("a list of tools");
@@ -78,11 +102,27 @@ async fn start(
     client.send_cancellable_request(request, PeerRequestOptions::no_options()).await
 }
 
-async fn connect(daemon: &Daemon, lifecycle: ClientLifecycleMode) -> Client {
+fn shim(daemon: &Daemon) -> TokioChildProcess {
     let home = daemon.home();
     let mut command = home.command(&binaries::shim());
     command.env("CONDUCTOR_SOCKET", home.socket()).env("CONDUCTOR_NO_AUTOSTART", "1");
-    let transport = TokioChildProcess::new(tokio::process::Command::from(command)).expect("the shim starts");
+    TokioChildProcess::new(tokio::process::Command::from(command)).expect("the shim starts")
+}
+
+fn http(bed: &HttpBed) -> StreamableHttpClientTransport<reqwest::Client> {
+    // Nothing is encrypted here, but there is no client without a provider. Another test may have installed it.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", bed.client.address));
+    StreamableHttpClientTransport::from_config(config.auth_header(bed.client.token.clone()))
+}
+
+async fn connect<E, A>(
+    transport: impl IntoTransport<RoleClient, E, A>,
+    lifecycle: ClientLifecycleMode,
+) -> Client
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
     let connecting = ClientConfig::default().serve_with_lifecycle(transport, lifecycle);
     tokio::time::timeout(DEADLINE, connecting).await.expect("an answer in time").expect("a session")
 }
