@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use conductor_jail::{Layer, State};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
@@ -51,8 +51,10 @@ const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(3600);
 
 /// Specs that want a template. One that finds the queue full asks again with its next worker.
 const WANTED: usize = 16;
-/// Templates being built at one time: each is a boot, and a self-test of some hundred milliseconds.
-const BUILDS: usize = 2;
+/// Templates being built at one time: most of it is waiting for idle threads to end, so they may wait together.
+const BUILDS: usize = 16;
+/// Those among them that boot or are tried out, which takes some hundred milliseconds of CPU time.
+const BUSY_BUILDS: usize = 2;
 
 /// Landlock keeps signals inside the jail from this version of its interface on. A template may signal, so it must have it.
 const LANDLOCK_WITH_SIGNALS: u32 = 6;
@@ -74,6 +76,8 @@ pub struct TemplateTask {
     shelf: Arc<Shelf>,
     wanted: mpsc::Receiver<Arc<WorkerSpec>>,
     builds: JoinSet<Built>,
+    /// For the parts of a build that take CPU time.
+    busy: Arc<Semaphore>,
     /// For whom each of them is.
     building: HashMap<Id, Arc<WorkerSpec>>,
 }
@@ -88,6 +92,7 @@ impl DenoWorkers {
             shelf: Arc::clone(&shelf),
             wanted: asked,
             builds: JoinSet::new(),
+            busy: Arc::new(Semaphore::new(BUSY_BUILDS)),
             building: HashMap::new(),
         };
         (Self { spawn, shelf, wanted }, task)
@@ -154,6 +159,19 @@ impl WorkerSource for DenoWorkers {
         Box::pin(self.clone().boot_one(spec))
     }
 
+    fn changed(&self) -> BoxFuture<'_, (Arc<WorkerSpec>, WorkerKind)> {
+        Box::pin(async {
+            loop {
+                let mut changed = pin!(self.shelf.changed.notified());
+                changed.as_mut().enable();
+                if let Some(spec) = self.shelf.take_news() {
+                    return (spec, WorkerKind::Fork);
+                }
+                changed.await;
+            }
+        })
+    }
+
     fn fallback(&self, spec: &WorkerSpec) -> Option<String> {
         if spec.worker == WorkerKind::Spawn {
             return None;
@@ -182,6 +200,8 @@ struct Entry {
     is_building: bool,
     used_at: Instant,
     failures: u32,
+    /// Nobody has been told of the template that is ready.
+    is_news: bool,
 }
 
 #[derive(Debug)]
@@ -193,7 +213,7 @@ enum Life {
 
 impl Entry {
     fn new(now: Instant) -> Self {
-        Self { life: Life::Wanted, is_building: false, used_at: now, failures: 0 }
+        Self { life: Life::Wanted, is_building: false, used_at: now, failures: 0, is_news: false }
     }
 
     fn fail(&mut self, why: String) {
@@ -206,6 +226,14 @@ impl Entry {
 impl Shelf {
     fn entries(&self) -> MutexGuard<'_, HashMap<Arc<WorkerSpec>, Entry>> {
         self.entries.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// A spec for which a template has become ready.
+    fn take_news(&self) -> Option<Arc<WorkerSpec>> {
+        let mut entries = self.entries();
+        let (spec, entry) = entries.iter_mut().find(|(_, entry)| entry.is_news)?;
+        entry.is_news = false;
+        Some(Arc::clone(spec))
     }
 
     /// This template is not used any more; its children that work go on.
@@ -248,9 +276,8 @@ impl TemplateTask {
     }
 
     fn build(&mut self, spec: Arc<WorkerSpec>) {
-        let spawn = self.spawn.clone();
-        let wanted = Arc::clone(&spec);
-        let build = self.builds.spawn(async move { build(&spawn, &wanted).await });
+        let (spawn, wanted, busy) = (self.spawn.clone(), Arc::clone(&spec), Arc::clone(&self.busy));
+        let build = self.builds.spawn(async move { build(&spawn, &wanted, &busy).await });
         self.building.insert(build.id(), spec);
     }
 
@@ -263,6 +290,7 @@ impl TemplateTask {
             Ok(template) => {
                 info!("a template is ready");
                 entry.failures = 0;
+                entry.is_news = true;
                 entry.life = Life::Ready(template);
             }
             Err(error) => {
@@ -303,11 +331,18 @@ impl Template {
 }
 
 /// A template that has proved itself.
-async fn build(spawn: &DenoSpawn, spec: &WorkerSpec) -> Built {
+async fn build(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore) -> Built {
     if let Some(why) = unsuitable(spawn, spec).await {
         return Err(ForkError::Unsuitable(why));
     }
-    let template = Arc::new(Template::boot(spawn, spec).await?);
+    let turn = || async { busy.acquire().await.expect("nobody closes it") };
+    let booting = turn().await;
+    let template = Template::boot(spawn, spec).await?;
+    drop(booting);
+    template.settle().await?;
+    let _testing = turn().await;
+    template.set_up().await?;
+    let template = Arc::new(template);
     self_test::run(&template, spawn, spec).await?;
     Ok(template)
 }

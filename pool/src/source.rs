@@ -45,6 +45,13 @@ pub trait WorkerSource: Send + Sync + 'static {
     /// Cancel safety: dropping the future kills what was started.
     fn boot(&self, spec: Arc<WorkerSpec>) -> BoxFuture<'static, Result<Box<dyn Worker>, SpawnError>>;
 
+    /// Ready when workers of a spec have come to be made in another way: which spec, and how its next ones are made.
+    ///
+    /// Cancel safety: cancel-safe. A change is told once, to one listener.
+    fn changed(&self) -> BoxFuture<'_, (Arc<WorkerSpec>, WorkerKind)> {
+        Box::pin(std::future::pending())
+    }
+
     /// Why workers of this spec are not of the kind that it asks for, if at present they are not. For people.
     fn fallback(&self, _spec: &WorkerSpec) -> Option<String> {
         None

@@ -97,6 +97,12 @@ pub enum Event {
     Reaped {
         worker: WorkerId,
     },
+    /// From now on this profile's workers are made in this way. Those that are otherwise are replaced one by one, as if
+    /// they had grown too old.
+    KindChanged {
+        spec: Arc<WorkerSpec>,
+        kind: WorkerKind,
+    },
     /// The time of [`PoolState::wake_at`] has come.
     Tick,
     Reconfigure {
@@ -146,6 +152,8 @@ pub enum Effect {
 pub enum RetireReason {
     /// Idle for longer than `max_idle_age`, and replaced.
     Age,
+    /// New workers of its profile are made in another way, and one of them has taken its place.
+    Superseded,
     /// More idle workers than the profile's target.
     Surplus,
     /// More idle workers than `max_idle`, and this profile was the least recently used.
@@ -243,6 +251,7 @@ impl PoolState {
             Event::LeaseDropped { worker } => self.lease_dropped(now, worker, out),
             Event::RunEnded { worker } => self.run_ended(now, worker),
             Event::Reaped { worker } => self.remove_worker(worker),
+            Event::KindChanged { spec, kind } => self.kind_changed(now, &spec, kind),
             Event::Tick => {}
             Event::Reconfigure { config } => {
                 self.config = config;
@@ -263,6 +272,12 @@ impl PoolState {
         if let Some(profile) = self.ids.get(spec).and_then(|id| self.profiles.get_mut(id)) {
             profile.registrations = profile.registrations.saturating_sub(1);
             profile.released_at = now;
+        }
+    }
+
+    fn kind_changed(&mut self, now: Duration, spec: &Arc<WorkerSpec>, kind: WorkerKind) {
+        if let Some(profile) = self.ids.get(spec).and_then(|id| self.profiles.get_mut(id)) {
+            profile.kind_changed(now, kind);
         }
     }
 
@@ -305,7 +320,7 @@ impl PoolState {
         let epoch = self.epoch;
         let Some((profile, slot)) = self.slot(worker) else { return };
         if let Stage::Booting { since } = slot.stage {
-            profile.booted(now - since, kind);
+            profile.booted(worker, now - since, kind);
             if slot.epoch == epoch {
                 profile.breaker.succeeded();
             }
@@ -415,7 +430,10 @@ impl PoolState {
             None => {}
             Some((_, Slot { stage: Stage::Ending(_), .. })) => self.retire(worker, outdated, out),
             Some((_, slot)) if slot.epoch != epoch => self.retire(worker, outdated, out),
-            Some((profile, _)) => profile.set_stage(worker, Stage::Idle { since: now, aged_at }),
+            Some((profile, slot)) => {
+                let aged_at = if slot.is_superseded() { now } else { aged_at };
+                profile.set_stage(worker, Stage::Idle { since: now, aged_at });
+            }
         }
     }
 

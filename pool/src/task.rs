@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use crate::config::{ConfigError, MAX_WORKERS, PoolConfig};
 use crate::error_chain;
 use crate::lease::{Ending, Lease, LeaseError};
-use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerSource};
+use crate::source::{BoxFuture, Reaped, SpawnError, Worker, WorkerIdentity, WorkerKind, WorkerSource};
 use crate::spec::WorkerSpec;
 use crate::state::{Effect, Event, PoolState, RetireReason, WaiterId, WorkerId};
 use crate::status::{PoolStatus, profile_id};
@@ -183,6 +183,7 @@ enum Input {
     Died(WorkerId),
     WaiterGone(WaiterId),
     Released(Arc<WorkerSpec>),
+    KindChanged(Arc<WorkerSpec>, WorkerKind),
     Time,
     Quiet,
 }
@@ -240,7 +241,7 @@ impl PoolTask {
         while self.inputs.open || !self.is_drained() {
             // As of the last event: what fell due since then has not been seen by the machine yet.
             let wake_at = self.state.wake_at(self.fed_at).map(|at| self.started + at);
-            match self.inputs.next(wake_at, unpublished).await {
+            match self.inputs.next(&*self.source, wake_at, unpublished).await {
                 Input::Quiet => {
                     self.publish();
                     unpublished = false;
@@ -275,6 +276,7 @@ impl PoolTask {
                 self.feed(Event::WaiterGone { waiter });
             }
             Input::Released(spec) => self.feed(Event::Release { spec }),
+            Input::KindChanged(spec, kind) => self.feed(Event::KindChanged { spec, kind }),
             Input::Time => self.feed(Event::Tick),
             Input::Quiet => {}
         }
@@ -476,7 +478,12 @@ impl std::fmt::Debug for PoolTask {
 
 impl Inputs {
     /// Waits for the next thing to happen; `Quiet` if nothing has and `unpublished` asks to be told.
-    async fn next(&mut self, wake_at: Option<Instant>, unpublished: bool) -> Input {
+    async fn next(
+        &mut self,
+        source: &dyn WorkerSource,
+        wake_at: Option<Instant>,
+        unpublished: bool,
+    ) -> Input {
         let mut deaths: Vec<_> = self.held.iter_mut().map(|(id, worker)| (*id, worker.died())).collect();
         let gone = poll_fn(|context| poll_gone(&mut self.waiters, context));
         let released = poll_fn(|context| poll_released(&mut self.registrations, context));
@@ -495,6 +502,8 @@ impl Inputs {
             waiter = tokio::task::unconstrained(gone) => Input::WaiterGone(waiter),
             // Cancel-safe: it takes out a registration only when it is ready with it. Unconstrained as above.
             spec = tokio::task::unconstrained(released) => Input::Released(spec),
+            // Cancel-safe: `changed` is.
+            (spec, kind) = source.changed() => Input::KindChanged(spec, kind),
             // Cancel-safe: `recv` is.
             request = self.requests.recv(), if self.open => Input::Request(request),
             // Cancel-safe: it has no effect but waiting.

@@ -79,7 +79,7 @@ impl Parent for Template {
 }
 
 impl Template {
-    /// Boots one and waits until it can fork, which takes as long as Deno keeps idle threads.
+    /// Boots one. It can fork once it has [settled](Self::settle) and is [set up](Self::set_up).
     ///
     /// # Cancel safety
     /// Dropping the future kills the process.
@@ -93,18 +93,15 @@ impl Template {
         let (link, theirs) = Link::pair().map_err(|error| ForkError::Start(SpawnError::Start(error)))?;
         let (process, origin) = spawn.boot_template(spec, LIBRARY, theirs).await.map_err(ForkError::Start)?;
         link.serving().await?;
-        let template = Self { process, link, filter, origin, born: Instant::now(), forks: AtomicU32::new(0) };
-        template.settle().await?;
-        template.set_up().await?;
-        Ok(template)
+        Ok(Self { process, link, filter, origin, born: Instant::now(), forks: AtomicU32::new(0) })
     }
 
     pub(super) fn pid(&self) -> Pid {
         self.process.process().pid()
     }
 
-    /// A fork copies the calling thread alone, so there must be no other.
-    async fn settle(&self) -> Result<(), ForkError> {
+    /// Waits until it has one thread, which takes as long as Deno keeps idle ones: a fork copies the calling thread alone.
+    pub(super) async fn settle(&self) -> Result<(), ForkError> {
         let task = format!("/proc/{}/task", self.pid().as_raw_pid());
         let deadline = Instant::now() + SETTLED_WITHIN;
         loop {
@@ -117,7 +114,8 @@ impl Template {
         }
     }
 
-    async fn set_up(&self) -> Result<(), ForkError> {
+    /// Tells it what its children do with its descriptors.
+    pub(super) async fn set_up(&self) -> Result<(), ForkError> {
         let open =
             |what| File::open(format!("/proc/{}/{what}", self.pid().as_raw_pid())).map_err(Unfit::Look);
         let (maps, task) = (open("maps")?, open("task")?);

@@ -45,6 +45,21 @@ pub(super) struct Slot {
     /// The pool's epoch when the boot began; idle workers of an older one are outdated.
     pub(super) epoch: u64,
     pub(super) stage: Stage,
+    /// How it was made; known once it has booted.
+    kind: Option<WorkerKind>,
+    /// How its profile's workers have come to be made since its boot began.
+    wanted: Option<WorkerKind>,
+}
+
+impl Slot {
+    pub(super) fn booting(now: Duration, epoch: u64) -> Self {
+        Self { epoch, stage: Stage::Booting { since: now }, kind: None, wanted: None }
+    }
+
+    /// A worker that is booted now would be of another kind.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.kind.zip(self.wanted).is_some_and(|(kind, wanted)| kind != wanted)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +173,21 @@ impl Profile {
         self.idle_deaths = self.idle_deaths.saturating_add(1);
     }
 
-    pub(super) fn booted(&mut self, took: Duration, kind: WorkerKind) {
+    /// Idle workers of another kind count as too old.
+    pub(super) fn kind_changed(&mut self, now: Duration, kind: WorkerKind) {
+        for slot in self.workers.values_mut() {
+            slot.wanted = Some(kind);
+            if let Stage::Idle { since, .. } = slot.stage
+                && slot.is_superseded()
+            {
+                slot.stage = Stage::Idle { since, aged_at: now };
+            }
+        }
+    }
+
+    pub(super) fn booted(&mut self, worker: WorkerId, took: Duration, kind: WorkerKind) {
         self.kind = kind;
+        self.workers.get_mut(&worker).expect("the caller found the worker here").kind = Some(kind);
         self.totals.booted += 1;
         self.totals.forked += u64::from(kind == WorkerKind::Fork);
         self.boot_times.truncate(BOOT_TIMES - 1);

@@ -97,6 +97,7 @@ impl PoolState {
                 && (idle > target || idle > allowance && aged_at <= now)
             {
                 let reason = match aged_at <= now {
+                    true if profile.workers[&worker].is_superseded() => RetireReason::Superseded,
                     _ if target < self.config.idle_per_profile => RetireReason::Unused,
                     true => RetireReason::Age,
                     false => RetireReason::Surplus,
@@ -198,7 +199,9 @@ impl PoolState {
             && aged_at <= now
             && profile.booting_in(self.epoch) == 0
         {
-            self.retire(worker, RetireReason::Age, out);
+            let superseded = profile.workers[&worker].is_superseded();
+            let reason = if superseded { RetireReason::Superseded } else { RetireReason::Age };
+            self.retire(worker, reason, out);
         }
     }
 
@@ -211,7 +214,7 @@ impl PoolState {
         self.next_id += 1;
         let worker = WorkerId(self.next_id);
         let profile = self.profiles.get_mut(&id).expect("the caller knows the profile");
-        profile.workers.insert(worker, Slot { epoch: self.epoch, stage: Stage::Booting { since: now } });
+        profile.workers.insert(worker, Slot::booting(now, self.epoch));
         self.owners.insert(worker, id);
         out.push(Effect::Boot { worker, spec: profile.spec.clone() });
     }

@@ -73,6 +73,9 @@ struct Worker {
     stage: Stage,
     outdated: bool,
     ready_at: Duration,
+    /// How it was made, and how its spec's workers have come to be made since its boot began.
+    kind: Option<WorkerKind>,
+    wanted: Option<WorkerKind>,
     /// Killed while it was out of the pool's reach, and not back yet.
     away: Option<Stage>,
 }
@@ -148,7 +151,8 @@ impl World {
             74..76 => self.on_worker(Stage::Leased, |worker| Event::Unclaimed { worker }),
             76..90 => self.end_dying(),
             90..94 => self.prepare(spec),
-            94..97 => self.release(spec),
+            94..96 => self.release(spec),
+            96 => self.change_kind(spec),
             97 => {
                 let config = random_config(&mut self.random);
                 self.feed(Event::Reconfigure { config });
@@ -198,8 +202,21 @@ impl World {
             let error = Arc::new(SpawnError::Start(io::Error::other("simulated")));
             self.on_worker(Stage::Booting, |worker| Event::BootFailed { worker, error: Arc::clone(&error) });
         } else {
-            self.on_worker(Stage::Booting, |worker| Event::Booted { worker, kind: WorkerKind::Spawn });
+            let kind = self.kind();
+            self.on_worker(Stage::Booting, |worker| Event::Booted { worker, kind });
         }
+    }
+
+    fn change_kind(&mut self, spec_number: usize) {
+        let kind = self.kind();
+        for worker in self.workers.values_mut().filter(|worker| worker.spec == spec_number) {
+            worker.wanted = Some(kind);
+        }
+        self.feed(Event::KindChanged { spec: spec(spec_number), kind });
+    }
+
+    fn kind(&mut self) -> WorkerKind {
+        [WorkerKind::Spawn, WorkerKind::Fork][self.random.below(2)]
     }
 
     /// A dying worker is reaped, or first comes back from where it was when it was killed.
@@ -270,6 +287,9 @@ impl World {
             Event::Lease { spec, .. } if self.draining.is_none() => self.use_of(spec).used_at = now,
             Event::Booted { worker, .. } | Event::Unclaimed { worker } => {
                 let entry = self.workers.get_mut(worker).unwrap();
+                if let Event::Booted { kind, .. } = event {
+                    entry.kind = Some(*kind);
+                }
                 if !entry.outdated && entry.stage == Stage::Booting {
                     self.uses[entry.spec].failures_in_a_row = 0;
                 }
@@ -316,7 +336,15 @@ impl World {
         assert!(self.draining.is_none(), "boot while draining: {what}");
         assert!(self.workers.len() < self.config.max_workers, "more than max_workers: {what}");
         assert!(self.count(|w| w.stage == Stage::Booting) < self.config.parallel_boots, "{what}");
-        let entry = Worker { spec, stage: Stage::Booting, outdated: false, ready_at: self.now, away: None };
+        let entry = Worker {
+            spec,
+            stage: Stage::Booting,
+            outdated: false,
+            ready_at: self.now,
+            kind: None,
+            wanted: None,
+            away: None,
+        };
         assert!(self.workers.insert(worker, entry).is_none(), "a worker id is used again: {what}");
     }
 
@@ -388,6 +416,7 @@ impl World {
             RetireReason::Drained => self.draining.is_some(),
             RetireReason::Died => true,
             RetireReason::Reconfigured | RetireReason::DenoReplaced => entry.outdated,
+            RetireReason::Superseded => entry.wanted.is_some() && entry.kind != entry.wanted,
             RetireReason::Surplus => idle_of(spec) > config.idle_per_profile,
             RetireReason::Age => now >= entry.ready_at + config.max_idle_age / 2,
             RetireReason::Unused => self.is_unused(spec),

@@ -182,6 +182,23 @@ fn a_place_is_refilled_soon_after_the_run_or_during_a_long_one() {
 }
 
 #[test]
+fn workers_of_another_kind_are_replaced_one_by_one() {
+    let mut m = Machine::new(config());
+    assert_eq!(m.prepare('a'), "boot a#1, boot a#2");
+    assert_eq!(m.booted(1), "");
+    let change = |m: &mut Machine, kind| m.feed(Event::KindChanged { spec: named('a'), kind });
+    let forked =
+        |m: &mut Machine, number| m.feed(Event::Booted { worker: m.worker(number), kind: WorkerKind::Fork });
+    assert_eq!(change(&mut m, WorkerKind::Fork), "boot a#3");
+    assert_eq!(m.booted(2), "", "begun before the change, so it is replaced in its turn");
+    assert_eq!(forked(&mut m, 3), "retire #1 Superseded, boot a#4");
+    assert_eq!(m.booted(4), "retire #2 Superseded", "what begins after the change is as it can be");
+    assert_eq!(change(&mut m, WorkerKind::Fork), "boot a#5", "but not when there is another change");
+    assert_eq!(forked(&mut m, 5), "retire #4 Superseded");
+    assert_eq!(change(&mut m, WorkerKind::Fork), "", "nothing is of another kind");
+}
+
+#[test]
 fn running_jobs_keep_boot_slots_to_themselves() {
     let mut m = Machine::warm(config(), "a");
     assert_eq!(m.lease(1, 'a', 1), "grant 1 #1");
