@@ -3,8 +3,10 @@
 //! 1. Dies with the template: `PR_SET_PDEATHSIG`, then a look whether the template is already gone. The template dies with
 //!    the daemon in the same way.
 //! 2. Its own descriptors in the places of the template's, its own reactor, its files opened anew; everything else closed.
-//! 3. Waits for GO. Until then the daemon has not got hold of it, and it must do nothing.
-//! 4. The system call filter that comes with GO. Last, because it forbids what the steps before do.
+//! 3. A Landlock domain of its own inside the template's: it cannot signal, inspect or trace its template and its siblings,
+//!    as one spawned worker cannot another. The template can still end it.
+//! 4. Waits for GO. Until then the daemon has not got hold of it, and it must do nothing.
+//! 5. The system call filter that comes with GO. Last, because it forbids what the steps before do.
 //!
 //! Everything else of a worker's jail it has from the template: limits, capabilities, Landlock, umask, directory, and the
 //! process group, which the filter keeps it from leaving. A step that fails ends the child.
@@ -25,6 +27,7 @@ pub(crate) fn become_worker(
     }
     replace_descriptors(own, descriptors)?;
     close_others(descriptors)?;
+    sys::enter_domain()?;
     let filter = wait_for_go()?;
     sys::install_filter(&filter)
 }
