@@ -2,6 +2,7 @@
 
 pub(crate) mod escalation;
 pub(crate) mod files;
+pub(crate) mod forks;
 pub(crate) mod harness;
 pub(crate) mod imports;
 pub(crate) mod memory;

@@ -7,7 +7,7 @@
 mod names;
 mod network;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,12 @@ pub(crate) enum Machine {
 /// Idle workers of each set of grants.
 const IDLE: u64 = 2;
 
+/// Time for a template: ten seconds until its idle threads have ended, and what a busy machine adds.
+const TEMPLATE: Duration = Duration::from_secs(90);
+
+/// How much a template may grow, in bytes, while its copies do what they like.
+const GROWTH: u64 = 4 << 20;
+
 /// How soon the daemon must answer an innocent call after a hostile one.
 const CANARY_TIME: Duration = Duration::from_secs(1);
 
@@ -55,6 +61,8 @@ pub(crate) struct Ground {
     untouched: Value,
     rest: Rest,
     network: Network,
+    /// Memory of each template's own when it had its first copies.
+    templates: BTreeMap<i32, u64>,
 }
 
 /// What the daemon holds when nothing runs.
@@ -63,6 +71,8 @@ struct Rest {
     descriptors: usize,
     children: usize,
     workers: usize,
+    /// What workers are forked from, by pid and start: no case ends one.
+    templates: BTreeSet<(i32, u64)>,
     files: BTreeMap<PathBuf, (u64, i64)>,
 }
 
@@ -70,8 +80,23 @@ impl Rest {
     /// Fewer descriptors are none left behind: at the first look a connection may just have been closing.
     fn is_back_at(&self, before: &Self) -> bool {
         self.descriptors <= before.descriptors
-            && (self.children, self.workers, &self.files) == (before.children, before.workers, &before.files)
+            && (self.children, self.workers, &self.templates, &self.files)
+                == (before.children, before.workers, &before.templates, &before.files)
     }
+}
+
+/// Workers are to be forked.
+fn forks() -> bool {
+    match std::env::var("CONDUCTOR_TEST_WORKER").as_deref() {
+        Ok("fork") => true,
+        Ok("spawn") | Err(_) => false,
+        Ok(other) => panic!("CONDUCTOR_TEST_WORKER is {other:?}: neither fork nor spawn"),
+    }
+}
+
+/// Started as a template, or copied from one.
+fn is_forked(process: &Process) -> bool {
+    process.command.contains("--single-threaded")
 }
 
 impl Ground {
@@ -79,8 +104,9 @@ impl Ground {
         let home = Home::new();
         home.configure(&format!(
             "[pool]\nidle-per-profile = {IDLE}\nmax-idle = 64\nmax-workers = 64\n[profiles.default]\nheap-mib = {heap_mib}\nlinger = \"200ms\"\n\
-             max-output-bytes = 1000000\nmax-calls-per-minute = 1000000\n[policy]\n\
-             session-grants = [\"read\", \"write\", \"net\", \"env\", \"run\", \"ffi\"]\n"
+             max-output-bytes = 1000000\nmax-calls-per-minute = 1000000\nworker = \"{}\"\n[policy]\n\
+             session-grants = [\"read\", \"write\", \"net\", \"env\", \"run\", \"ffi\"]\n",
+            if forks() { "fork" } else { "spawn" }
         ));
         plant(&home);
         // A thread's filters and network are those of what it starts, and end with it.
@@ -107,9 +133,17 @@ impl Ground {
             command.env("MCP_CONDUCTOR_RUN_ARGS", "allow-env=OTHER").env("OTHER", SECRETS[2]);
         });
         let untouched = canary.call(CANARY).value().clone();
-        let rest = Rest { descriptors: 0, children: 0, workers: 0, files: BTreeMap::new() };
-        let sessions = BTreeMap::new();
-        let mut ground = Self { machine, home, daemon, sessions, canary, untouched, rest, network };
+        let rest = Rest {
+            descriptors: 0,
+            children: 0,
+            workers: 0,
+            templates: BTreeSet::new(),
+            files: BTreeMap::new(),
+        };
+        let (sessions, templates) = Default::default();
+        let mut ground =
+            Self { machine, home, daemon, sessions, canary, untouched, rest, network, templates };
+        ground.wait_for_forks();
         ground.rest = ground.at_rest("at the start");
         ground
     }
@@ -176,7 +210,44 @@ impl Ground {
         // The first call makes the session's workers.
         assert_eq!(shim.call("1").value(), 1);
         self.sessions.insert(grants, shim);
+        self.wait_for_forks();
         self.rest = self.at_rest(grants);
+    }
+
+    /// Waits until all idle workers are forked, but where they cannot be.
+    fn wait_for_forks(&mut self) {
+        if !forks() {
+            return;
+        }
+        wait_for("workers are forked", TEMPLATE, || {
+            let mut spawned = 0;
+            for profile in self.daemon.status().pool.profiles {
+                match profile.fallback {
+                    None => {}
+                    Some(why) if why.contains("grants `run`, `ffi`") => spawned += profile.idle,
+                    Some(why) if self.machine == Machine::Bare && why.contains("jail's layer") => {
+                        spawned += profile.idle;
+                    }
+                    Some(why) => return Err(why),
+                }
+            }
+            let workers = self.workers();
+            let are_spawned = workers.iter().filter(|process| !is_forked(process)).count();
+            if are_spawned as u64 == spawned { Ok(()) } else { Err(format!("{are_spawned}, not {spawned}")) }
+        });
+        let templates = self.workers().into_iter().filter(|process| self.is_template(process));
+        for Process { pid, .. } in templates.collect::<Vec<_>>() {
+            self.templates.entry(pid).or_insert_with(|| own_memory(pid));
+        }
+    }
+
+    /// Processes of workers and templates.
+    fn workers(&self) -> Vec<Process> {
+        Process::all().into_iter().filter(|process| process.is_worker_below(&self.home.path(""))).collect()
+    }
+
+    fn is_template(&self, process: &Process) -> bool {
+        process.parent == self.daemon.pid() && is_forked(process)
     }
 
     /// What holds after every case.
@@ -227,13 +298,22 @@ impl Ground {
             descriptors: self.daemon.descriptors(),
             children: count(&|process| process.parent == self.daemon.pid()),
             workers: count(&|process| process.is_worker_below(&self.home.path(""))),
+            templates: processes
+                .iter()
+                .filter(|process| self.is_template(process))
+                .map(|process| (process.pid, process.start_ticks))
+                .collect(),
             files: files(&self.home),
         }
     }
 
     /// What holds for all that was written meanwhile.
     pub(crate) fn finish(self) {
-        let Self { home, daemon, sessions, canary, .. } = self;
+        let Self { home, daemon, sessions, canary, templates, .. } = self;
+        for (pid, before) in templates {
+            let now = own_memory(pid);
+            assert!(now < before + GROWTH, "a template has grown from {before} to {now} bytes");
+        }
         drop((sessions, canary, daemon));
         for name in ["log", "stderr", "shim-stderr"] {
             let text = std::fs::read(home.path(name)).unwrap_or_default();
@@ -272,6 +352,13 @@ impl Ground {
         .iter()
         .fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
+}
+
+/// Memory that a process shares with no file, in bytes.
+fn own_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells it");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
 /// For the calling thread and what it starts: the kernel has neither Landlock nor seccomp filters.
@@ -355,7 +442,8 @@ fn differences(before: &Rest, now: &Rest) -> String {
     let new: Vec<_> = now.files.iter().filter(|(path, meta)| before.files.get(*path) != Some(meta)).collect();
     let gone: Vec<_> = before.files.keys().filter(|path| !now.files.contains_key(*path)).collect();
     let held = |rest: &Rest| {
-        format!("{} descriptors, {} children, {} workers", rest.descriptors, rest.children, rest.workers)
+        let Rest { descriptors, children, workers, templates, .. } = rest;
+        format!("{descriptors} descriptors, {children} children, {workers} workers, templates {templates:?}")
     };
     let strays: Vec<_> =
         Process::all().into_iter().filter(|process| process.command.contains("sleep 987")).collect();

@@ -1,11 +1,12 @@
 //! Code that wants out: every class of attack that is known, through a real shim and daemon into a real worker.
 //!
-//! [`classes`] is the table: 121 classes, each with code and the letter of what must become of it. After every case
+//! [`classes`] is the table: 127 classes, each with code and the letter of what must become of it. After every case
 //! [`ground`] looks whether anything else has changed: an innocent call is answered at once and finds a worker as new, the
 //! pool is full again, there was one answer, and no process, descriptor, file, packet or secret is where it was not before.
 //! Each section runs on this machine and on one whose kernel has neither Landlock nor seccomp.
 //!
-//! `CONDUCTOR_HOSTILE_CLASSES=13,57` runs some classes alone, `CONDUCTOR_HOSTILE_ROUNDS=20` each of them so often.
+//! With `CONDUCTOR_TEST_WORKER=fork` workers are forked, where a set of grants allows that, and what they are forked from
+//! must be the same process after each case. `CONDUCTOR_HOSTILE_CLASSES=13,57` runs some classes alone, `CONDUCTOR_HOSTILE_ROUNDS=20` each of them so often.
 
 #![cfg(target_os = "linux")]
 
@@ -63,7 +64,7 @@ macro_rules! sections {
         fn every_class_has_a_case() {
             let cases = [$(classes::$section::$cases),*];
             let classes: std::collections::BTreeSet<u16> = cases.into_iter().flatten().map(|case| case.class).collect();
-            assert_eq!(classes, (1..=121).collect());
+            assert_eq!(classes, (1..=127).collect());
         }
     };
 }
@@ -80,4 +81,5 @@ sections! {
     output CASES HEAP_MIB;
     results CASES HEAP_MIB;
     harness CASES HEAP_MIB;
+    forks CASES HEAP_MIB;
 }
