@@ -32,12 +32,18 @@ const PR_SET_PDEATHSIG: c_int = 1;
 const SIGKILL: c_ulong = 9;
 const WNOHANG: c_int = 1;
 const AT_EMPTY_PATH: c_int = 0x1000;
+/// `O_PATH`
+const PATH_ONLY: c_int = 0o10_000_000;
 const STATX_NLINK: c_uint = 4;
 const SECCOMP_SET_MODE_FILTER: c_ulong = 1;
 const SYS_PIDFD_OPEN: c_long = 434;
 const SYS_CLOSE_RANGE: c_long = 436;
 const SYS_LANDLOCK_CREATE_RULESET: c_long = 444;
+const SYS_LANDLOCK_ADD_RULE: c_long = 445;
 const SYS_LANDLOCK_RESTRICT_SELF: c_long = 446;
+const LANDLOCK_RULE_PATH_BENEATH: c_long = 1;
+/// To move a file to another directory: the one right that a domain takes away without being asked.
+const LANDLOCK_REFER: u64 = 1 << 13;
 /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET` and `LANDLOCK_SCOPE_SIGNAL`.
 const LANDLOCK_SCOPES: u64 = 3;
 #[cfg(target_arch = "x86_64")]
@@ -92,6 +98,13 @@ struct Ruleset {
     scoped: u64,
 }
 
+/// `struct landlock_path_beneath_attr`
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed: u64,
+    parent: c_int,
+}
+
 unsafe extern "C" {
     fn recvmsg(fd: c_int, message: *mut MsgHdr, flags: c_int) -> isize;
     fn sendmsg(fd: c_int, message: *const MsgHdr, flags: c_int) -> isize;
@@ -122,6 +135,11 @@ fn errno() -> Errno {
 fn check(result: impl Into<i64>) -> Result<i64, Errno> {
     let result = result.into();
     if result < 0 { Err(errno()) } else { Ok(result) }
+}
+
+/// For calls that come by [`syscall`].
+fn check_fd_of(result: c_long) -> Result<c_int, Errno> {
+    c_int::try_from(check(result)?).map_err(|_| EPROTO)
 }
 
 fn check_fd(result: c_int) -> Result<c_int, Errno> {
@@ -239,8 +257,7 @@ pub(crate) fn fork() -> Result<c_int, Errno> {
 
 pub(crate) fn open_pidfd(pid: c_int) -> Result<c_int, Errno> {
     // SAFETY: the call takes two integers.
-    let fd = check(unsafe { syscall(SYS_PIDFD_OPEN, c_long::from(pid), 0 as c_long) })?;
-    c_int::try_from(fd).map_err(|_| EPROTO)
+    check_fd_of(unsafe { syscall(SYS_PIDFD_OPEN, c_long::from(pid), 0 as c_long) })
 }
 
 /// Forgets a dead child. One that lives stays.
@@ -320,16 +337,21 @@ fn write_decimal(number: c_int, into: &mut [u8]) {
 /// Puts this process into a Landlock domain of its own inside the one it is in: processes that are not in it, its parent
 /// and its siblings among them, it can neither signal nor inspect, whatever files it may open. Forbids nothing else.
 pub(crate) fn enter_domain() -> Result<(), Errno> {
-    let ruleset = Ruleset { handled_files: 0, handled_network: 0, scoped: LANDLOCK_SCOPES };
+    let ruleset = Ruleset { handled_files: LANDLOCK_REFER, handled_network: 0, scoped: LANDLOCK_SCOPES };
     // SAFETY: the ruleset is only read, and its size is that of the structure.
-    let fd = check(unsafe {
+    let domain = check_fd_of(unsafe {
         syscall(SYS_LANDLOCK_CREATE_RULESET, &raw const ruleset, size_of::<Ruleset>(), 0 as c_long)
     })?;
+    // SAFETY: the path is a C string.
+    let parent = check_fd(unsafe { open(c"/".as_ptr(), PATH_ONLY | CLOEXEC) })?;
+    let everywhere = PathBeneath { allowed: LANDLOCK_REFER, parent };
+    let (number, rule) = (c_long::from(domain), &raw const everywhere);
+    // SAFETY: the rule is only read.
+    check(unsafe { syscall(SYS_LANDLOCK_ADD_RULE, number, LANDLOCK_RULE_PATH_BENEATH, rule, 0 as c_long) })?;
     // SAFETY: two integers.
-    let entered = check(unsafe { syscall(SYS_LANDLOCK_RESTRICT_SELF, fd, 0 as c_long) });
-    let fd = c_int::try_from(fd).map_err(|_| EPROTO)?;
-    close_all(fd, fd.unsigned_abs())?;
-    entered.map(drop)
+    check(unsafe { syscall(SYS_LANDLOCK_RESTRICT_SELF, number, 0 as c_long) })?;
+    close_all(parent, parent.unsigned_abs())?;
+    close_all(domain, domain.unsigned_abs())
 }
 
 /// Filters this process's system calls for good. `filter` is an array of `struct sock_filter`.
@@ -368,6 +390,7 @@ mod tests {
             (SYS_PIDFD_OPEN, libc::SYS_pidfd_open),
             (SYS_CLOSE_RANGE, libc::SYS_close_range),
             (SYS_LANDLOCK_CREATE_RULESET, libc::SYS_landlock_create_ruleset),
+            (SYS_LANDLOCK_ADD_RULE, libc::SYS_landlock_add_rule),
             (SYS_LANDLOCK_RESTRICT_SELF, libc::SYS_landlock_restrict_self),
         ];
         assert!(numbers.iter().all(|(ours, theirs)| ours == theirs));
@@ -381,6 +404,7 @@ mod tests {
             (PR_SET_PDEATHSIG, libc::PR_SET_PDEATHSIG),
             (AT_EMPTY_PATH, libc::AT_EMPTY_PATH),
             (EPROTO, libc::EPROTO),
+            (PATH_ONLY, libc::O_PATH),
         ];
         assert!(constants.iter().all(|(ours, theirs)| ours == theirs));
     }
@@ -407,15 +431,23 @@ mod tests {
             let inspected = std::fs::read_link(format!("/proc/{parent}/fd/0")).is_ok();
             i32::from(signalled) + 2 * i32::from(read) + 4 * i32::from(inspected)
         };
+        let dir = std::env::temp_dir().join(format!("conductor-fork-{}", std::process::id()));
+        for name in ["from", "to"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        std::fs::write(dir.join("from/x"), "").unwrap();
         let child = fork().unwrap();
         if child == 0 {
+            let directories = ["from", "to"].map(|name| dir.join(name));
             let before = reach();
             let entered = nix::sys::prctl::set_no_new_privs().is_ok() && enter_domain().is_ok();
+            let moved = std::fs::rename(directories[0].join("x"), directories[1].join("x")).is_ok();
             let itself = std::fs::File::open("/proc/self/mem").is_ok() && kill(Pid::this(), None).is_ok();
             // As before the domain, it must have been able to.
-            exit(if before == 7 && entered && itself { reach() } else { 100 });
+            exit(if before == 7 && entered && itself && moved { reach() } else { 100 });
         }
         let ended = waitpid(Pid::from_raw(child), None).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
         assert_eq!(ended, WaitStatus::Exited(Pid::from_raw(child), 0));
     }
 

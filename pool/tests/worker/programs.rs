@@ -123,8 +123,7 @@ async fn every_worker_has_a_control_group_which_goes_with_it() {
     };
     let own = group(worker.identity().pid.to_string());
     let branch = format!("/conductor-{}-0/worker-", grouped.daemon.id());
-    // The first was the one that filled Deno's caches.
-    assert!(own.ends_with(&format!("{branch}1")), "{own}");
+    assert!(own.contains(&branch), "{own}");
     worker.retire().await;
     let next = grouped.bench.boot(&grouped.bench.spec()).await.unwrap();
     let daemon = group(grouped.daemon.id().to_string());
