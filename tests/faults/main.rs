@@ -9,6 +9,7 @@
 //! orphans   how soon processes end that nobody waits for any more
 //! disk      the disk is full, from the start or while calls run
 //! shortage  descriptors, processes, files, the socket, Deno are taken away, and given back
+//! starts    there is no memory for a process that is to be started
 //! peers     clients that are slow, silent, mad or many
 //! ```
 //!
@@ -23,6 +24,7 @@ mod disk;
 mod orphans;
 mod peers;
 mod shortage;
+mod starts;
 mod storm;
 
 /// How much of everything is done.

@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_tests::{Answer, Daemon, Held, Home, Shim, binaries, wait_for};
+use conductor_tests::kernel::{Asked, By, Denial};
+use conductor_tests::{Answer, Daemon, Held, Home, Kernel, Shim, binaries, wait_for};
+use nix::libc;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
@@ -45,15 +47,46 @@ struct Ground {
     daemon: Daemon,
     shim: Shim,
     limits: [Rlimit; 2],
+    kernel: Kernel,
 }
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "no descriptor is left",
         // Fewer than it has: it keeps those, and gets no other.
         take: |ground| ground.limit(Resource::Nofile, 5),
         give_back: Ground::lift_limits,
         meanwhile: Meanwhile::Refused(&["Too many open files", "hint"]),
+    },
+    Row {
+        name: "no memory is left for a process",
+        take: |ground| ground.deny(Asked::Task, libc::ENOMEM),
+        give_back: Ground::allow,
+        meanwhile: Meanwhile::Refused(&["Cannot allocate memory", "hint"]),
+    },
+    Row {
+        name: "no process is left",
+        take: |ground| ground.deny(Asked::Task, libc::EAGAIN),
+        give_back: Ground::allow,
+        meanwhile: Meanwhile::Refused(&["Resource temporarily unavailable", "hint"]),
+    },
+    Row {
+        name: "no memory is left for a file",
+        take: |ground| {
+            remove(&ground.cache());
+            ground.deny(Asked::File, libc::ENOMEM);
+        },
+        give_back: Ground::allow,
+        meanwhile: Meanwhile::Refused(&["Cannot allocate memory", "hint"]),
+    },
+    Row {
+        name: "no room is left for a file",
+        take: |ground| {
+            remove(&ground.cache());
+            ground.deny(Asked::File, libc::ENOSPC);
+        },
+        give_back: Ground::allow,
+        meanwhile: Meanwhile::Refused(&["No space left on device", "hint"]),
     },
     Row {
         name: "the workers' DENO_DIR is gone",
@@ -192,13 +225,13 @@ impl Ground {
         let home = Home::new();
         configure(&home);
         install_deno(&home);
-        let daemon = Daemon::start(&home);
+        let (kernel, daemon) = Kernel::around(|| Daemon::start(&home));
         let shim = Shim::session(&home);
         assert_eq!(shim.call("1").value(), 1);
         let pid = Pid::from_raw(daemon.pid());
         let limits = [Resource::Nofile, Resource::Nproc]
             .map(|resource| prlimit(pid, resource, getrlimit(resource)).expect("it is ours"));
-        Self { home, daemon, shim, limits }
+        Self { home, daemon, shim, limits, kernel }
     }
 
     fn call(&self, n: usize) -> Answer {
@@ -239,6 +272,15 @@ impl Ground {
         for (resource, limit) in [Resource::Nofile, Resource::Nproc].into_iter().zip(&self.limits) {
             prlimit(pid, resource, *limit).expect("it is ours");
         }
+    }
+
+    /// Has the kernel deny this to the daemon.
+    fn deny(&self, asked: Asked, errno: i32) {
+        self.kernel.deny(Denial { asked, by: By::Process(self.daemon.pid()), errno });
+    }
+
+    fn allow(&self) {
+        self.kernel.allow();
     }
 
     fn cache(&self) -> PathBuf {

@@ -9,6 +9,7 @@
 //! ends      when processes end
 //! Noise     chance that can be had again from a seed
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
+//! kernel    a kernel that is out of something
 //! http      a client of the HTTP endpoint, byte for byte
 //! clients   MCP clients written by others, fetched into the build directory
 //! conformance  the server that the official conformance suite asks for
@@ -26,10 +27,13 @@ pub mod binaries;
 pub mod clients;
 pub mod conformance;
 pub mod daemon;
+#[cfg(target_os = "linux")]
 pub mod ends;
 pub mod held;
 pub mod home;
 pub mod http;
+#[cfg(target_os = "linux")]
+pub mod kernel;
 pub mod manager;
 pub mod mutants;
 pub mod noise;
@@ -43,6 +47,8 @@ pub use answer::Answer;
 pub use daemon::Daemon;
 pub use held::Held;
 pub use home::Home;
+#[cfg(target_os = "linux")]
+pub use kernel::Kernel;
 pub use manager::Manager;
 pub use noise::Noise;
 pub use operator::Operator;

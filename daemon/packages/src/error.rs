@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::lockfile::LockError;
 
 /// Why a layer could not be had. Clones share their cause: every caller that waited for one build gets the same error.
@@ -72,6 +74,9 @@ impl LayerError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::DenoMissing(cause) if is_shortage(cause) => {
+                "the machine or a limit is short of memory, processes or descriptors: end what is not needed, and call again"
+            }
             Self::DenoMissing(_) => "`conductorctl doctor` says which Deno is used",
             Self::RegistryUnreachable { .. } => {
                 "check the network, the proxy (HTTPS_PROXY) and the registry (NPM_CONFIG_REGISTRY, .npmrc, JSR_URL)"
@@ -127,4 +132,10 @@ impl LayerError {
             _ => Self::Io { doing, cause: Arc::new(cause) },
         }
     }
+}
+
+/// Deno is there, and what a process needs is not.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOMEM | Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE))
 }

@@ -18,6 +18,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
@@ -131,6 +132,16 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What helps where a process could not be started: a line to append, or nothing.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOMEM | Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE) => {
+            "\nhint: the machine or a limit is short of memory, processes or descriptors: end what is not needed, and call again"
+        }
+        _ => "",
     }
 }
 

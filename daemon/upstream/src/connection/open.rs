@@ -29,7 +29,7 @@ use crate::config::{Endpoint, Remote, Stdio};
 use crate::connection::client::Answers;
 use crate::connection::request::chain;
 use crate::log::{LogRing, LogSource};
-use crate::process::{Launch, Pipes, ServerProcess, describe, new_mark};
+use crate::process::{self, Launch, Pipes, ServerProcess, describe, new_mark};
 use crate::transport::http::Http;
 use crate::transport::ledger::{Ledger, Notice};
 use crate::transport::sse::Sse;
@@ -161,7 +161,8 @@ impl Spec {
         let program = launch.program.display().to_string();
         let (mut process, Pipes { stdin, stdout, stderr }) =
             ServerProcess::start(launch).await.map_err(|error| {
-                Attempt::Final(OpenError::failed(format!("{program} cannot be started: {error}")))
+                let hint = process::hint(&error);
+                Attempt::Final(OpenError::failed(format!("{program} cannot be started: {error}{hint}")))
             })?;
         log.push(LogSource::Conductor, &format!("started as process {}", process.pid().unwrap_or_default()));
         let pumped = log.clone();
