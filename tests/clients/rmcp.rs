@@ -1,7 +1,11 @@
 //! rmcp's client over a child process and over HTTP, in each lifecycle it knows.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
 use conductor_tests::http::HttpBed;
-use conductor_tests::{DEADLINE, Daemon, binaries};
+use conductor_tests::{DEADLINE, Daemon, binaries, wait_for};
 use rmcp::RoleClient;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, ClientConfig, ClientRequest, JsonObject, ProtocolVersion,
@@ -13,6 +17,9 @@ use rmcp::service::{
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::transport::{IntoTransport, StreamableHttpClientTransport, TokioChildProcess};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 /// Longer than any wait of these tests: a call that ends sooner was cancelled.
 const TIMEOUT_MS: u64 = 120_000;
@@ -36,7 +43,7 @@ async fn discover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn initialize_over_http() {
     let bed = tokio::task::block_in_place(|| HttpBed::new(""));
-    let client = connect(http(&bed), ClientLifecycleMode::Initialize).await;
+    let client = connect(http(bed.client.address, &bed.client.token), ClientLifecycleMode::Initialize).await;
     check(&bed.daemon, client, ProtocolVersion::LATEST_WITH_INITIALIZE).await;
     // It has said so: with the client's end its session is over.
     tokio::task::block_in_place(|| {
@@ -47,8 +54,95 @@ async fn initialize_over_http() {
 #[tokio::test(flavor = "multi_thread")]
 async fn discover_over_http() {
     let bed = tokio::task::block_in_place(|| HttpBed::new(""));
-    let client = connect(http(&bed), auto()).await;
+    let client = connect(http(bed.client.address, &bed.client.token), auto()).await;
     check(&bed.daemon, client, ProtocolVersion::V_2026_07_28).await;
+}
+
+/// A connection that breaks in the middle of a call costs nothing: rmcp goes on with the stream, and gets its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_costs_nothing() {
+    let profile = "[profiles.b]\npackages = []\nrun-args = \"allow-read=.,allow-write=.\"\n";
+    let bed = tokio::task::block_in_place(|| HttpBed::new(profile));
+    let bob = tokio::task::block_in_place(|| bed.another("bob", "b"));
+    let way = Way::to(bob.address).await;
+    let client = connect(http(way.address, &bob.token), ClientLifecycleMode::Initialize).await;
+    let gated = "await Deno.writeTextFile('ran', 'x', { append: true });
+        while (!(await Deno.stat('gate').catch(() => null))) await new Promise((r) => setTimeout(r, 20));
+        'done'";
+    let peer = client.peer().clone();
+    let call = tokio::spawn(async move { peer.call_tool(code(gated)).await });
+    // The answer is a stream by now, which can be resumed.
+    tokio::task::block_in_place(|| {
+        wait_for("two streams, this one and what is said unasked", DEADLINE, || match way.n_streams() {
+            2.. => Ok(()),
+            n => Err(format!("{n}")),
+        });
+    });
+    way.cut();
+    let workspace = bed.home.home().join(".mcp-conductor/workspaces/b");
+    std::fs::write(workspace.join("gate"), "").expect("writes");
+    let answer =
+        tokio::time::timeout(DEADLINE, call).await.expect("in time").expect("no panic").expect("an answer");
+    assert_eq!(answer.structured_content.expect("a structured result")["returnValue"], "done");
+    assert_eq!(std::fs::read_to_string(workspace.join("ran")).expect("it ran"), "x", "once");
+    client.cancel().await.expect("the session ends");
+}
+
+/// A way to the daemon that can break.
+struct Way {
+    address: SocketAddr,
+    connections: Arc<Mutex<JoinSet<()>>>,
+    n_streams: Arc<AtomicUsize>,
+}
+
+impl Way {
+    async fn to(daemon: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (connections, n_streams) = (Arc::new(Mutex::new(JoinSet::new())), Arc::new(AtomicUsize::new(0)));
+        let way = Self { address, connections: connections.clone(), n_streams: n_streams.clone() };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let carry = carry(stream, daemon, n_streams.clone());
+                connections.lock().expect("no panic").spawn(carry);
+            }
+        });
+        way
+    }
+
+    /// How many streams of events have begun.
+    fn n_streams(&self) -> usize {
+        self.n_streams.load(Ordering::SeqCst)
+    }
+
+    fn cut(&self) {
+        self.connections.lock().expect("no panic").abort_all();
+    }
+}
+
+/// Carries bytes both ways until one end is closed, and counts the streams that come back.
+async fn carry(client: TcpStream, daemon: SocketAddr, n_streams: Arc<AtomicUsize>) {
+    let daemon = TcpStream::connect(daemon).await.expect("the daemon listens");
+    let (mut requests, mut answered) = client.into_split();
+    let (mut answers, mut requested) = daemon.into_split();
+    let there = tokio::io::copy(&mut requests, &mut requested);
+    let back = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(n @ 1..) = answers.read(&mut bytes).await {
+            n_streams.fetch_add(
+                String::from_utf8_lossy(&bytes[..n]).matches("text/event-stream").count(),
+                Ordering::SeqCst,
+            );
+            if answered.write_all(&bytes[..n]).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Cancel-safe enough: with either end gone the connection is over.
+    tokio::select! {
+        _ = there => {}
+        () = back => {}
+    }
 }
 
 fn auto() -> ClientLifecycleMode {
@@ -109,11 +203,11 @@ fn shim(daemon: &Daemon) -> TokioChildProcess {
     TokioChildProcess::new(tokio::process::Command::from(command)).expect("the shim starts")
 }
 
-fn http(bed: &HttpBed) -> StreamableHttpClientTransport<reqwest::Client> {
+fn http(address: SocketAddr, token: &str) -> StreamableHttpClientTransport<reqwest::Client> {
     // Nothing is encrypted here, but there is no client without a provider. Another test may have installed it.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", bed.client.address));
-    StreamableHttpClientTransport::from_config(config.auth_header(bed.client.token.clone()))
+    let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{address}/mcp"));
+    StreamableHttpClientTransport::from_config(config.auth_header(token))
 }
 
 async fn connect<E, A>(

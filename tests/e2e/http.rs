@@ -3,6 +3,7 @@
 mod certificate;
 mod guard;
 mod operators;
+mod resumption;
 mod sharing;
 
 use conductor_tests::Home;

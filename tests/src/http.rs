@@ -233,6 +233,25 @@ impl Stream {
         }
     }
 
+    /// The next event that has an id, and its message if it has one; `None` at the end.
+    pub fn event(&mut self) -> Option<(String, Option<Value>)> {
+        let (mut line, mut id) = (String::new(), None);
+        loop {
+            line.clear();
+            if self.lines.read_line(&mut line).expect("something within the time limit") == 0 {
+                return None;
+            }
+            let text = line.trim_end();
+            if let Some(text) = text.strip_prefix("id: ") {
+                id = Some(text.to_owned());
+            } else if let Some(data) = text.strip_prefix("data:") {
+                let message = Some(data.trim()).filter(|data| !data.is_empty());
+                let message = message.map(|data| serde_json::from_str(data).expect("a message"));
+                return Some((id.take().unwrap_or_default(), message));
+            }
+        }
+    }
+
     /// The next message of a method.
     #[track_caller]
     pub fn until(&mut self, method: &str) -> Value {

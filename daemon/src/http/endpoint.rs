@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::accounts::Accounts;
 use super::answer::{self, INVALID_PARAMS, INVALID_REQUEST, Refusal, Response};
-use super::headers::{self, Era, Message, SESSION};
+use super::headers::{self, Era, Message, Resumption, SESSION};
 use super::listener::Settings;
 use super::ready::Readiness;
 use super::sessions::Sessions;
@@ -127,7 +127,11 @@ impl Endpoint {
         if !accepts(&parts.headers, EVENT_STREAM) {
             return Err(Refusal::NotAcceptable);
         }
-        self.sessions.find(session_id(&parts.headers)?, token)?.listen(pass)
+        let session = self.sessions.find(session_id(&parts.headers)?, token)?;
+        match parts.headers.get(headers::LAST_EVENT) {
+            Some(last) => session.resume(last.to_str().unwrap_or_default(), pass),
+            None => session.listen(Resumption::of(&parts.headers), pass),
+        }
     }
 
     async fn post(
@@ -180,7 +184,8 @@ impl Endpoint {
                 _ => {}
             }
         }
-        self.sessions.find(session_id(headers)?, token)?.request(message, pass).await
+        let session = self.sessions.find(session_id(headers)?, token)?;
+        session.request(message, Resumption::of(headers), pass).await
     }
 
     async fn of_request(

@@ -2,7 +2,8 @@
 //!
 //! A request is answered with a document when its answer is the first that there is to say, and soon; otherwise with a stream
 //! in which other messages come first. A stream that has nothing to say shows every [`KEEP_ALIVE`] that it lives, so that
-//! proxies leave it alone and a client that is gone is noticed.
+//! proxies leave it alone and a client that is gone is noticed. One that can be resumed begins with an id and no message, so
+//! that a client can ask for what it missed from the first moment on.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::answer::{self, Response};
+use super::streams::EventId;
 
 /// Messages that wait for a client that reads slowly. One that leaves more unread makes its own call wait.
 pub(super) const QUEUE: usize = 64;
@@ -31,9 +33,11 @@ const HEAD_WAIT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A message as it goes out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     json: Bytes,
+    /// By which a client can tell that it got this one.
+    id: Option<EventId>,
     /// The answer to the request; nothing comes after it.
     is_answer: bool,
     /// The status of an answer that is a document.
@@ -44,11 +48,21 @@ pub(super) struct Outgoing {
 #[derive(Clone, Debug)]
 pub(super) struct Sender(mpsc::Sender<Outgoing>);
 
+/// A message for a client that has left too much unread.
+#[derive(Debug)]
+#[must_use = "it is lost unless it is waited for"]
+pub(super) struct Unsent {
+    sender: Sender,
+    outgoing: Outgoing,
+}
+
 /// The other end.
 pub(super) type Receiver = mpsc::Receiver<Outgoing>;
 
 /// A body that is a stream of events. Dropped, it lets go of what it holds.
 pub(super) struct Events {
+    /// Where it begins, not told yet.
+    beginning: Option<EventId>,
     first: Option<Outgoing>,
     queue: Receiver,
     keep_alive: Interval,
@@ -57,29 +71,34 @@ pub(super) struct Events {
     _held: Box<dyn Any + Send + Sync>,
 }
 
-pub(super) fn channel() -> (Sender, Receiver) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+pub(super) fn channel(capacity: usize) -> (Sender, Receiver) {
+    let (sender, receiver) = mpsc::channel(capacity);
     (Sender(sender), receiver)
 }
 
 impl Sender {
-    /// Queues a message right here, so that the order of calls is the order on the wire. Only a full queue is waited for, by
-    /// the future that comes then. Nothing happens when the client is gone.
-    pub(super) fn queue(&self, outgoing: Outgoing) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// Queues a message right here, so that the order of calls is the order on the wire. Only a full queue is waited for, with
+    /// what is given back then. Nothing happens when the client is gone.
+    pub(super) fn queue(&self, outgoing: Outgoing) -> Option<Unsent> {
         match self.0.try_send(outgoing) {
-            Err(mpsc::error::TrySendError::Full(outgoing)) => {
-                let sender = self.0.clone();
-                Some(async move {
-                    // gone: nobody to tell
-                    let _told = sender.send(outgoing).await;
-                })
-            }
+            Err(mpsc::error::TrySendError::Full(outgoing)) => Some(Unsent { sender: self.clone(), outgoing }),
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+}
+
+impl Unsent {
+    /// Ready when the client has room for it, or is gone.
+    ///
+    /// # Cancel safety
+    /// Dropped, the message is lost.
+    pub(super) async fn sent(self) {
+        // gone: nobody to tell
+        let _told = self.sender.0.send(self.outgoing).await;
     }
 }
 
@@ -91,7 +110,19 @@ impl Outgoing {
             TxJsonRpcMessage::<RoleServer>::Error(error) => (true, status_of(error.error.code)),
             _ => (false, StatusCode::OK),
         };
-        Self { json, is_answer, status }
+        Self { json, id: None, is_answer, status }
+    }
+
+    pub(super) fn with_id(self, id: EventId) -> Self {
+        Self { id: Some(id), ..self }
+    }
+
+    pub(super) fn id(&self) -> Option<EventId> {
+        self.id
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.json.len()
     }
 
     pub(super) fn is_answer(&self) -> bool {
@@ -115,32 +146,48 @@ fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// Answers a request with what comes out of `queue`. `held` is let go of when the client has it all, or is gone.
+/// Answers a request with what comes out of `queue`. `begin` is called when that is to be a stream, and gives the id with which
+/// it begins. `held` is let go of when the client has it all, or is gone.
 ///
 /// # Cancel safety
 /// Dropped, it lets go of `held`.
-pub(super) async fn answer(mut queue: Receiver, held: impl Any + Send + Sync) -> Response {
-    match timeout(HEAD_WAIT, queue.recv()).await {
-        Ok(Some(only)) if only.is_answer => answer::raw_document(only.status, only.json),
-        Ok(Some(first)) => answer::stream(Events::new(Some(first), queue, held)),
+pub(super) async fn answer(
+    mut queue: Receiver,
+    begin: impl FnOnce() -> Option<EventId>,
+    held: impl Any + Send + Sync,
+) -> Response {
+    let mut next = timeout(HEAD_WAIT, queue.recv()).await.unwrap_or_default();
+    let mut beginning = None;
+    if !next.as_ref().is_some_and(Outgoing::is_answer) {
+        beginning = begin();
+        // An answer that came just before is not kept for a stream.
+        next = next.or_else(|| queue.try_recv().ok());
+    }
+    match next {
+        Some(only) if only.is_answer => answer::raw_document(only.status, only.json),
         // The session ended: an empty stream says that there is no answer.
-        Ok(None) => answer::stream(Events::new(None, queue, held)),
-        Err(_elapsed) => answer::stream(Events::new(None, queue, held)),
+        first => answer::stream(Events { first, beginning, ..Events::new(queue, held) }),
     }
 }
 
 impl Events {
-    pub(super) fn new(first: Option<Outgoing>, queue: Receiver, held: impl Any + Send + Sync) -> Self {
+    pub(super) fn new(queue: Receiver, held: impl Any + Send + Sync) -> Self {
         let mut keep_alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { first, queue, keep_alive, is_over: false, _held: Box::new(held) }
+        Self { beginning: None, first: None, queue, keep_alive, is_over: false, _held: Box::new(held) }
+    }
+
+    /// The same, beginning with an id if there is one.
+    pub(super) fn beginning_with(self, beginning: Option<EventId>) -> Self {
+        Self { beginning, ..self }
     }
 
     fn event(&mut self, outgoing: &Outgoing) -> Bytes {
         self.is_over = outgoing.is_answer;
         self.keep_alive.reset();
+        let id = outgoing.id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         // JSON as it is written here has no line breaks, so one line holds it.
-        [b"data: ", &outgoing.json[..], b"\n\n"].concat().into()
+        [id.as_bytes(), b"data: ", &outgoing.json[..], b"\n\n"].concat().into()
     }
 }
 
@@ -153,6 +200,9 @@ impl Body for Events {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if let Some(id) = this.beginning.take() {
+            return Poll::Ready(Some(Ok(Frame::data(format!("id: {id}\ndata:\n\n").into()))));
+        }
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(this.event(&first)))));
         }

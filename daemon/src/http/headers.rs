@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::answer::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Refusal};
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
@@ -30,6 +31,29 @@ pub(super) enum Era {
     Sessions,
     /// From 2026-07-28 on: each request tells everything.
     Requests,
+}
+
+/// Whether a client is told at once from where it can go on: an event with an id and without data, which clients of revisions
+/// before 2025-11-25 do not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resumption {
+    Told,
+    Untold,
+}
+
+impl Resumption {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let version = headers.get(VERSION).map(|version| version.as_bytes());
+        if version == Some(ProtocolVersion::V_2025_11_25.as_str().as_bytes()) {
+            Self::Told
+        } else {
+            Self::Untold
+        }
+    }
+
+    pub(super) fn is_told(self) -> bool {
+        self == Self::Told
+    }
 }
 
 /// A message in so far as its headers are about it.

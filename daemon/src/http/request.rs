@@ -32,12 +32,12 @@ pub(super) async fn serve(
     cancel: CancellationToken,
     held: impl Any + Send + Sync,
 ) -> Response {
-    let (sender, queue) = events::channel();
+    let (sender, queue) = events::channel(events::QUEUE);
     let transport =
         OneRequest { request: Some(request), answers: Some(sender), answered: CancellationToken::new() };
     let running = serve_directly_with_ct(service, transport, None, cancel.clone());
     tokio::spawn(running.waiting());
-    events::answer(queue, (held, cancel.drop_guard())).await
+    events::answer(queue, || None, (held, cancel.drop_guard())).await
 }
 
 impl Transport<RoleServer> for OneRequest {
@@ -51,11 +51,11 @@ impl Transport<RoleServer> for OneRequest {
         let outgoing = Outgoing::new(&message);
         let is_answer = outgoing.is_answer();
         let answers = if is_answer { self.answers.take() } else { self.answers.clone() };
-        let waits = answers.and_then(|answers| answers.queue(outgoing));
+        let unsent = answers.and_then(|answers| answers.queue(outgoing));
         let answered = self.answered.clone();
         async move {
-            if let Some(waits) = waits {
-                waits.await;
+            if let Some(unsent) = unsent {
+                unsent.sent().await;
             }
             if is_answer {
                 answered.cancel();

@@ -19,9 +19,9 @@ use tokio_util::task::TaskTracker;
 use super::Pass;
 use super::answer::{self, INVALID_REQUEST, Refusal, Response};
 use super::events::{self, Events};
-use super::headers::SESSION;
+use super::headers::{Resumption, SESSION};
 use super::request;
-use super::streams::{self, Incoming, NoStream, Streams, cancelled};
+use super::streams::{self, Incoming, NoEventId, NoStream, Streams, cancelled};
 use super::tokens::Token;
 use crate::session::{Hosted, Kind, Origin};
 use crate::supervisor::Shared;
@@ -78,7 +78,8 @@ impl Sessions {
         let id = crate::random::id().map_err(|_| Refusal::Randomness)?;
         self.make_room(token, max_sessions);
         let session = self.open(token, id.clone());
-        let mut response = session.request(message, pass).await?;
+        // Which revision it will be is not known yet, and the answer comes at once.
+        let mut response = session.request(message, Resumption::Untold, pass).await?;
         let id = HeaderValue::try_from(id).expect("hexadecimal digits are a header");
         response.headers_mut().insert(SESSION, id);
         Ok(response)
@@ -169,6 +170,7 @@ impl Sessions {
     pub(super) fn sweep(&self, idle: Duration, tokens: &[Arc<Token>]) {
         let is_valid = |of: &Token| tokens.iter().any(|token| token.is(of));
         lock(&self.begun).retain(|_, session| {
+            session.streams.sweep();
             let is_needed = session.streams.is_used() || lock(&session.used_at).elapsed() < idle;
             let stays = is_needed && is_valid(&session.token);
             if !stays {
@@ -223,16 +225,18 @@ impl BegunSession {
     pub(super) async fn request(
         self: &Arc<Self>,
         message: Box<RxJsonRpcMessage<RoleServer>>,
+        resumption: Resumption,
         pass: Pass,
     ) -> Result<Response, Refusal> {
         let RxJsonRpcMessage::<RoleServer>::Request(request) = &*message else {
             return self.tell(message).await;
         };
         let id = request.id.clone();
-        let queue = self.streams.open(request).map_err(|why| refused(why, Some(id)))?;
+        let queue = self.streams.open(request).map_err(|why| refused(why, Some(id.clone())))?;
         let visit = Visit::of(self);
         self.incoming.send(message).await.map_err(|_over| Refusal::UnknownSession)?;
-        Ok(events::answer(queue, (visit, pass)).await)
+        let begin = || self.streams.begin(&id).filter(|_| resumption.is_told());
+        Ok(events::answer(queue, begin, (visit, pass)).await)
     }
 
     /// Takes what needs no answer.
@@ -253,9 +257,18 @@ impl BegunSession {
     }
 
     /// A stream of what is said unasked.
-    pub(super) fn listen(self: &Arc<Self>, pass: Pass) -> Result<Response, Refusal> {
-        let queue = self.streams.open_unasked().map_err(|why| refused(why, None))?;
-        Ok(answer::stream(Events::new(None, queue, (Visit::of(self), pass))))
+    pub(super) fn listen(self: &Arc<Self>, resumption: Resumption, pass: Pass) -> Result<Response, Refusal> {
+        let (beginning, queue) = self.streams.open_unasked().map_err(|why| refused(why, None))?;
+        let events = Events::new(queue, (Visit::of(self), pass));
+        Ok(answer::stream(events.beginning_with(Some(beginning).filter(|_| resumption.is_told()))))
+    }
+
+    /// A stream that goes on where the client lost it.
+    pub(super) fn resume(self: &Arc<Self>, last: &str, pass: Pass) -> Result<Response, Refusal> {
+        let queue =
+            last.parse().map_err(|NoEventId| NoStream::Forgotten).and_then(|last| self.streams.resume(last));
+        let queue = queue.map_err(|why| refused(why, None))?;
+        Ok(answer::stream(Events::new(queue, (Visit::of(self), pass))))
     }
 }
 
@@ -264,6 +277,11 @@ fn refused(why: NoStream, id: Option<RequestId>) -> Refusal {
         NoStream::Closed => Refusal::UnknownSession,
         NoStream::SameId => {
             Refusal::message(INVALID_REQUEST, id, "a request with this id is not answered yet")
+        }
+        NoStream::Forgotten => {
+            let text = "what came after the event of Last-Event-ID is not kept, or never was\nhint: open another stream without \
+                        that header, and repeat what was not answered";
+            Refusal::message(INVALID_REQUEST, id, text)
         }
         NoStream::TooMany => Refusal::message(INVALID_REQUEST, id, "this session has too many streams open"),
     }

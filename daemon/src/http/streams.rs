@@ -1,14 +1,17 @@
 //! The streams of one session of the older era: which message goes into which answer.
 //!
 //! Each request of the client is answered in a stream of its own, and the client may open others for what is said unasked
-//! (GET). Owns the senders of all of them. An answer ends its stream; progress goes where its request is; questions and log
-//! messages go with the youngest request that does something, else into a stream that was opened for them, and wait a little
-//! where there is none.
+//! (GET). Owns all of them. An answer ends its stream; progress goes where its request is; questions and log messages go with
+//! the youngest request that does something, else into a stream that was opened for them, and wait a little where there is
+//! none. A client whose connection broke goes on with a stream where it was; for that the ends of a few streams are kept.
+
+mod stream;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rmcp::RoleServer;
 use rmcp::model::{ClientNotification, GetMeta as _, ProgressToken, RequestId, ServerNotification};
@@ -16,13 +19,24 @@ use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::sync::{mpsc, watch};
 
-use super::events::{self, Outgoing, Receiver, Sender};
+use super::events::{self, Outgoing, Receiver, Unsent};
+pub(super) use stream::{EventId, NoEventId};
+use stream::{Kind, Stream};
 
 /// Messages that wait for a stream: changes of lists and questions, of which a session has few.
 const WAITING: usize = events::QUEUE;
 
 /// Streams for what is said unasked; a client needs one, and has others when it lost one without a word.
 const MAX_UNASKED: usize = 8;
+
+/// Streams that ended and are kept: a connection that breaks takes what a client does at one time along.
+const MAX_ENDED: usize = 32;
+
+/// Bytes of them, but for the newest one's: a token has dozens of sessions.
+const MAX_ENDED_BYTES: usize = 1 << 20;
+
+/// How long they are kept: clients come back within a minute, or not at all.
+const ENDED_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// Messages from the client that wait for the session: it starts each at once.
 const INCOMING: usize = 16;
@@ -39,7 +53,11 @@ pub(super) struct Streams {
 struct State {
     requests: Vec<Request>,
     /// The newest last.
-    unasked: Vec<Sender>,
+    unasked: Vec<Stream>,
+    /// Of requests that were answered, the newest last.
+    ended: VecDeque<(Instant, Stream)>,
+    /// How many streams there were.
+    n_streams: u64,
     waiting: VecDeque<Outgoing>,
     is_closed: bool,
 }
@@ -50,7 +68,9 @@ struct Request {
     progress: Option<ProgressToken>,
     /// It runs something, which may ask and log.
     does: bool,
-    sender: Sender,
+    /// The client has been told that there is a stream: it may come back for it.
+    is_begun: bool,
+    stream: Stream,
 }
 
 /// The session's transport as rmcp sees it.
@@ -69,6 +89,8 @@ pub(super) enum NoStream {
     /// Another one with its id is not answered yet.
     SameId,
     TooMany,
+    /// What the client got last is not of this session, or of a stream that is not kept any more.
+    Forgotten,
     /// The session is over.
     Closed,
 }
@@ -86,43 +108,75 @@ impl Streams {
         &self,
         message: &rmcp::model::JsonRpcRequest<rmcp::model::ClientRequest>,
     ) -> Result<Receiver, NoStream> {
-        let (sender, receiver) = events::channel();
-        let method = message.request.method();
-        let request = Request {
-            id: message.id.clone(),
-            progress: message.request.get_meta().get_progress_token(),
-            does: ["tools/call", "prompts/get", "resources/read"].contains(&method),
-            sender,
-        };
         let mut state = self.lock();
         if state.is_closed {
             return Err(NoStream::Closed);
         }
-        if state.requests.iter().any(|open| open.id == request.id) {
+        if state.requests.iter().any(|open| open.id == message.id) {
             return Err(NoStream::SameId);
         }
-        state.requests.push(request);
+        let (stream, receiver) = Stream::open(Kind::Request, state.next_number());
+        let method = message.request.method();
+        state.requests.push(Request {
+            id: message.id.clone(),
+            progress: message.request.get_meta().get_progress_token(),
+            does: ["tools/call", "prompts/get", "resources/read"].contains(&method),
+            is_begun: false,
+            stream,
+        });
         self.count(&state);
         Ok(receiver)
     }
 
-    /// A stream for what is said unasked, with what waits for one.
-    pub(super) fn open_unasked(&self) -> Result<Receiver, NoStream> {
-        let (sender, receiver) = events::channel();
+    /// The answer to a request will be a stream, from whose beginning on the client may ask for it again.
+    pub(super) fn begin(&self, id: &RequestId) -> Option<EventId> {
         let mut state = self.lock();
-        state.unasked.retain(|sender| !sender.is_closed());
+        let request = state.requests.iter_mut().find(|open| open.id == *id)?;
+        request.is_begun = true;
+        Some(request.stream.beginning())
+    }
+
+    /// A stream for what is said unasked, with what waits for one, and the id of its beginning.
+    pub(super) fn open_unasked(&self) -> Result<(EventId, Receiver), NoStream> {
+        let mut state = self.lock();
         if state.is_closed {
             return Err(NoStream::Closed);
         }
         if state.unasked.len() >= MAX_UNASKED {
-            return Err(NoStream::TooMany);
+            let lost = state.unasked.iter().position(Stream::is_cut).ok_or(NoStream::TooMany)?;
+            state.unasked.remove(lost);
         }
-        for message in std::mem::take(&mut state.waiting) {
-            // It has room: that is what a stream holds.
-            drop(sender.queue(message));
+        let (stream, receiver) = Stream::open(Kind::Unasked, state.next_number());
+        let beginning = stream.beginning();
+        state.begin_unasked(stream);
+        Ok((beginning, receiver))
+    }
+
+    /// What came after the message that the client got last, and what comes.
+    pub(super) fn resume(&self, last: EventId) -> Result<Receiver, NoStream> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(NoStream::Closed);
         }
-        state.unasked.push(sender);
+        if let Some(place) = state.unasked.iter().position(|stream| stream.is(last)) {
+            let mut stream = state.unasked.remove(place);
+            let receiver = stream.resume(last);
+            state.begin_unasked(stream);
+            return Ok(receiver);
+        }
+        if let Some(open) = state.requests.iter_mut().find(|open| open.stream.is(last)) {
+            return Ok(open.stream.resume(last));
+        }
+        let ended = state.ended.iter_mut().find(|(_, stream)| stream.is(last));
+        let (_, stream) = ended.ok_or(NoStream::Forgotten)?;
+        let receiver = stream.resume(last);
+        stream.end();
         Ok(receiver)
+    }
+
+    /// Forgets what nobody came back for.
+    pub(super) fn sweep(&self) {
+        self.lock().ended.retain(|(since, _)| since.elapsed() < ENDED_FOR);
     }
 
     /// The client wants no answer to a request any more.
@@ -135,7 +189,7 @@ impl Streams {
     /// Whether the client is there: it reads a stream, or waits for an answer.
     pub(super) fn is_used(&self) -> bool {
         let state = self.lock();
-        !state.requests.is_empty() || state.unasked.iter().any(|sender| !sender.is_closed())
+        !state.requests.is_empty() || state.unasked.iter().any(|stream| !stream.is_cut())
     }
 
     /// Ready when every request is answered.
@@ -159,55 +213,38 @@ impl Streams {
         self.count(&state);
     }
 
-    /// Where a message goes; `None`: nobody waits for it.
-    fn route(&self, message: &TxJsonRpcMessage<RoleServer>) -> Option<Sender> {
+    /// Puts a message where it belongs, right here, so that the order of calls is the order on the wire. Only a client that
+    /// leaves too much unread is waited for, with what is given back then.
+    fn deliver(&self, message: &TxJsonRpcMessage<RoleServer>) -> Option<Unsent> {
+        let outgoing = Outgoing::new(message).in_band();
         let mut state = self.lock();
-        match message {
-            TxJsonRpcMessage::<RoleServer>::Response(response) => self.answered(&mut state, &response.id),
-            TxJsonRpcMessage::<RoleServer>::Error(error) => self.answered(&mut state, error.id.as_ref()?),
+        let stream = match message {
+            TxJsonRpcMessage::<RoleServer>::Response(response) => {
+                return state.answer(&response.id, outgoing);
+            }
+            TxJsonRpcMessage::<RoleServer>::Error(error) => {
+                return state.answer(error.id.as_ref()?, outgoing);
+            }
             TxJsonRpcMessage::<RoleServer>::Notification(notification) => match &notification.notification {
                 ServerNotification::ProgressNotification(progress) => {
                     let token = Some(&progress.params.progress_token);
-                    let is_its = |open: &&Request| open.progress.as_ref() == token;
-                    state.requests.iter().find(is_its).map(|open| open.sender.clone())
+                    let its = state.requests.iter_mut().find(|open| open.progress.as_ref() == token);
+                    // Nobody waits for progress of nothing.
+                    return its?.stream.send(outgoing);
                 }
-                ServerNotification::LoggingMessageNotification(_) => {
-                    state.youngest().or_else(|| state.newest_unasked())
-                }
-                ServerNotification::CancelledNotification(_) => {
-                    state.youngest().or_else(|| state.newest_unasked())
-                }
+                ServerNotification::LoggingMessageNotification(_)
+                | ServerNotification::CancelledNotification(_) => state.youngest_or_unasked(),
                 _ => state.newest_unasked(),
             },
-            TxJsonRpcMessage::<RoleServer>::Request(_) => state.youngest().or_else(|| state.newest_unasked()),
+            TxJsonRpcMessage::<RoleServer>::Request(_) => state.youngest_or_unasked(),
+        };
+        match stream {
+            Some(stream) => stream.send(outgoing),
+            None => {
+                state.keep(outgoing);
+                None
+            }
         }
-    }
-
-    fn answered(&self, state: &mut State, id: &RequestId) -> Option<Sender> {
-        let place = state.requests.iter().position(|open| open.id == *id)?;
-        let request = state.requests.remove(place);
-        Some(request.sender)
-    }
-
-    /// Keeps what has nowhere to go until the client opens a stream. The oldest goes when there is too much.
-    fn keep(&self, message: &TxJsonRpcMessage<RoleServer>, outgoing: Outgoing) {
-        let is_progress = matches!(
-            message,
-            TxJsonRpcMessage::<RoleServer>::Notification(notification)
-                if matches!(notification.notification, ServerNotification::ProgressNotification(_))
-        );
-        let is_answer = matches!(
-            message,
-            TxJsonRpcMessage::<RoleServer>::Response(_) | TxJsonRpcMessage::<RoleServer>::Error(_)
-        );
-        let mut state = self.lock();
-        if is_progress || is_answer || state.is_closed {
-            return;
-        }
-        if state.waiting.len() == WAITING {
-            state.waiting.pop_front();
-        }
-        state.waiting.push_back(outgoing);
     }
 
     fn count(&self, state: &State) {
@@ -221,14 +258,60 @@ impl Streams {
 }
 
 impl State {
-    /// The stream of the youngest request that does something, whose client still reads it.
-    fn youngest(&self) -> Option<Sender> {
-        let does = self.requests.iter().rev().find(|open| open.does && !open.sender.is_closed());
-        does.map(|open| open.sender.clone())
+    fn next_number(&mut self) -> u64 {
+        self.n_streams += 1;
+        self.n_streams
     }
 
-    fn newest_unasked(&self) -> Option<Sender> {
-        self.unasked.iter().rev().find(|sender| !sender.is_closed()).cloned()
+    /// Answers a request; its stream is over, and kept where the client may come back for it.
+    fn answer(&mut self, id: &RequestId, outgoing: Outgoing) -> Option<Unsent> {
+        let place = self.requests.iter().position(|open| open.id == *id)?;
+        let Request { mut stream, is_begun, .. } = self.requests.remove(place);
+        let unsent = stream.send(outgoing);
+        if is_begun {
+            stream.end();
+            self.ended.push_back((Instant::now(), stream));
+            while self.ended.len() > MAX_ENDED
+                || (self.ended.len() > 1
+                    && self.ended.iter().map(|(_, it)| it.bytes()).sum::<usize>() > MAX_ENDED_BYTES)
+            {
+                self.ended.pop_front();
+            }
+        }
+        unsent
+    }
+
+    /// The stream is the one for what is said unasked from now on, and has what waits for one.
+    fn begin_unasked(&mut self, mut stream: Stream) {
+        for message in std::mem::take(&mut self.waiting) {
+            // It has room: that is what a stream holds.
+            drop(stream.send(message));
+        }
+        self.unasked.push(stream);
+    }
+
+    /// Keeps what has nowhere to go until the client opens a stream. The oldest goes when there is too much.
+    fn keep(&mut self, outgoing: Outgoing) {
+        if self.is_closed {
+            return;
+        }
+        if self.waiting.len() == WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(outgoing);
+    }
+
+    /// The stream of the youngest request that does something, whose client still reads it, else as below.
+    fn youngest_or_unasked(&mut self) -> Option<&mut Stream> {
+        let does = self.requests.iter().rposition(|open| open.does && !open.stream.is_cut());
+        match does {
+            Some(place) => Some(&mut self.requests[place].stream),
+            None => self.newest_unasked(),
+        }
+    }
+
+    fn newest_unasked(&mut self) -> Option<&mut Stream> {
+        self.unasked.iter_mut().rev().find(|stream| !stream.is_cut())
     }
 }
 
@@ -244,26 +327,22 @@ pub(super) fn cancelled(message: &RxJsonRpcMessage<RoleServer>) -> Option<&Reque
 }
 
 impl Transport<RoleServer> for SessionTransport {
-    /// A client that hangs up is no failure: its request goes on, and what it does not read is lost.
+    /// A client that hangs up is no failure: its request goes on, and it may come back for what it missed.
     type Error = Infallible;
 
     fn send(
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
-        let outgoing = Outgoing::new(&message).in_band();
-        let is_answer = outgoing.is_answer();
-        let waits = match self.streams.route(&message) {
-            None => {
-                self.streams.keep(&message, outgoing);
-                None
-            }
-            Some(stream) => stream.queue(outgoing),
-        };
+        let is_answer = matches!(
+            message,
+            TxJsonRpcMessage::<RoleServer>::Response(_) | TxJsonRpcMessage::<RoleServer>::Error(_)
+        );
+        let unsent = self.streams.deliver(&message);
         let streams = self.streams.clone();
         async move {
-            if let Some(waits) = waits {
-                waits.await;
+            if let Some(unsent) = unsent {
+                unsent.sent().await;
             }
             if is_answer {
                 // Only now: until then the end of the session could overtake it.
@@ -355,9 +434,9 @@ mod tests {
         for _ in 0..WAITING + 5 {
             send(&mut transport, notification("notifications/tools/list_changed", json!({}))).await;
         }
-        let mut queue = streams.open_unasked().expect("a stream");
+        let (_, mut queue) = streams.open_unasked().expect("a stream");
         assert_eq!(std::iter::from_fn(|| queue.try_recv().ok()).count(), WAITING);
-        let mut newer = streams.open_unasked().expect("another");
+        let (_, mut newer) = streams.open_unasked().expect("another");
         send(&mut transport, log()).await;
         assert!(newer.try_recv().is_ok() && queue.try_recv().is_err(), "one stream gets it, the newest");
         drop(newer);
@@ -371,7 +450,7 @@ mod tests {
     async fn the_end_of_a_session_ends_its_streams() {
         let (_incoming, streams, mut transport) = transport();
         let mut call = streams.open(&request(1, "tools/call", None)).expect("a stream");
-        let mut unasked = streams.open_unasked().expect("a stream");
+        let (_, mut unasked) = streams.open_unasked().expect("a stream");
         streams.close_unasked();
         assert!(unasked.recv().await.is_none());
         let answer = message(json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
@@ -380,5 +459,80 @@ mod tests {
         assert!(call.recv().await.is_some());
         transport.close().await.expect("closes");
         assert_eq!(streams.open(&request(2, "ping", None)).expect_err("is over"), NoStream::Closed);
+    }
+
+    fn answer(id: i64) -> TxJsonRpcMessage<RoleServer> {
+        message(json!({ "jsonrpc": "2.0", "id": id, "result": {} }))
+    }
+
+    fn ids(queue: &mut Receiver) -> Vec<String> {
+        std::iter::from_fn(|| queue.try_recv().ok()).filter_map(|it| Some(it.id()?.to_string())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_was_cut_off_gets_its_answer_when_it_comes_back() {
+        let (_incoming, streams, mut transport) = transport();
+        let mut queue = streams.open(&request(1, "tools/call", Some("a"))).expect("a stream");
+        let beginning = streams.begin(&RequestId::Number(1)).expect("is open");
+        send(&mut transport, progress("a")).await;
+        assert_eq!(ids(&mut queue), ["r1-1"]);
+        drop(queue);
+        assert!(streams.is_used(), "its request goes on");
+        send(&mut transport, progress("a")).await;
+        let mut resumed = streams.resume("r1-1".parse().expect("an id")).expect("is open");
+        assert_eq!(ids(&mut resumed), ["r1-2"], "and nothing twice");
+        drop(resumed);
+        send(&mut transport, answer(1)).await;
+        assert!(!streams.is_used());
+        for (last, expected) in
+            [("r1-2", vec!["r1-3"]), ("r1-3", vec![]), ("r1-0", vec!["r1-1", "r1-2", "r1-3"])]
+        {
+            let mut resumed = streams.resume(last.parse().expect("an id")).expect("is kept");
+            assert_eq!(ids(&mut resumed), expected);
+            assert!(resumed.is_closed(), "it is over");
+        }
+        assert_eq!(beginning.to_string(), "r1-0");
+        let other = streams.resume("r2-0".parse().expect("an id"));
+        assert_eq!(other.expect_err("there is none"), NoStream::Forgotten);
+        streams.close();
+        assert_eq!(streams.resume(beginning).expect_err("is over"), NoStream::Closed);
+    }
+
+    #[tokio::test]
+    async fn few_ended_streams_are_kept_and_none_that_was_a_document() {
+        let (_incoming, streams, mut transport) = transport();
+        for id in 0..=i64::try_from(MAX_ENDED).expect("is small") {
+            let _document = streams.open(&request(1000 + id, "ping", None)).expect("a stream");
+            send(&mut transport, answer(1000 + id)).await;
+            let _queue = streams.open(&request(id, "tools/call", None)).expect("a stream");
+            streams.begin(&RequestId::Number(id)).expect("is open");
+            send(&mut transport, answer(id)).await;
+        }
+        assert_eq!(streams.lock().ended.len(), MAX_ENDED);
+        assert_eq!(
+            streams.resume("r1-0".parse().expect("an id")).err(),
+            Some(NoStream::Forgotten),
+            "a document"
+        );
+        assert_eq!(
+            streams.resume("r2-0".parse().expect("an id")).err(),
+            Some(NoStream::Forgotten),
+            "the oldest"
+        );
+        assert!(streams.resume("r4-0".parse().expect("an id")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_unasked_goes_on_where_it_was() {
+        let (_incoming, streams, mut transport) = transport();
+        let (_, mut queue) = streams.open_unasked().expect("a stream");
+        send(&mut transport, log()).await;
+        assert_eq!(ids(&mut queue), ["u1-1"]);
+        send(&mut transport, log()).await;
+        drop(queue);
+        send(&mut transport, log()).await;
+        let mut resumed = streams.resume("u1-1".parse().expect("an id")).expect("is kept");
+        send(&mut transport, log()).await;
+        assert_eq!(ids(&mut resumed), ["u1-2", "u1-3", "u1-4"]);
     }
 }
