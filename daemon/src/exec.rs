@@ -337,6 +337,7 @@ fn from_report(id: &str, report: RunReport, source: Source<'_>, usage: Usage<'_>
         truncated: None,
         resources: Vec::new(),
         notes: outcome.notes,
+        kind: Some(report.kind),
         worker: Some(report.worker),
     }
 }

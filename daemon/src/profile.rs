@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_pool::status::profile_id;
-use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerKind, WorkerSpec};
+use conductor_pool::{Grant, Grants, Packages, RunLimits, WorkerChoice, WorkerSpec};
 use conductor_protocol::status::LimitsStatus;
 use conductor_upstream::config::ServerDefaults;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -73,7 +73,7 @@ pub struct Profile {
     pub heap_mib: u32,
     /// Of a worker's whole process.
     pub max_memory_mib: u32,
-    pub worker: WorkerKind,
+    pub worker: WorkerChoice,
     pub max_output_bytes: usize,
     pub max_result_bytes: usize,
     /// Bytes of the value, of stdout and of stderr that an answer holds; the rest is kept in the store.

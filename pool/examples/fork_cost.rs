@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_pool::{
-    DenoSpawn, DenoWorkers, Grants, Job, RunLimits, SpawnConfig, WorkerKind, WorkerSource as _, WorkerSpec,
+    DenoSpawn, DenoWorkers, Grants, Job, RunLimits, SpawnConfig, WorkerChoice, WorkerKind, WorkerSource as _,
+    WorkerSpec,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
@@ -107,7 +108,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn spec(&self, worker: WorkerKind) -> Arc<WorkerSpec> {
+    fn spec(&self, kind: WorkerKind) -> Arc<WorkerSpec> {
         Arc::new(WorkerSpec {
             deno: self.deno.clone(),
             workspace: self.dir.clone(),
@@ -117,7 +118,10 @@ impl Bench {
             max_memory_mib: 704,
             max_wall: Duration::from_secs(3600),
             env: BTreeMap::new(),
-            worker,
+            worker: match kind {
+                WorkerKind::Fork => WorkerChoice::Fork,
+                WorkerKind::Spawn => WorkerChoice::Spawn,
+            },
             packages: None,
         })
     }

@@ -33,7 +33,7 @@ use tracing::{debug, info, warn};
 use crate::error_chain;
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerKind, WorkerSource};
 use crate::spawn::DenoSpawn;
-use crate::spec::WorkerSpec;
+use crate::spec::{WorkerChoice, WorkerSpec};
 use template::{ForkError, Template};
 
 /// Forks of one template, which share an address layout.
@@ -44,6 +44,10 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 const UNUSED_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How often the two above are looked at.
 const ROUND: Duration = Duration::from_secs(15);
+
+/// Workers of a spec that chooses by itself from which on a template pays: it costs a boot and the self-test, some ten times
+/// what a spawned worker does, and holds memory. Counted anew once nobody has wanted one for [`UNUSED_AFTER`].
+const WORTH_IT: u32 = 16;
 
 /// After a failure the next template is tried after this long, and after twice as long each time, up to an hour.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -123,7 +127,7 @@ impl DenoWorkers {
     }
 
     async fn boot_one(self, spec: Arc<WorkerSpec>) -> Result<Box<dyn Worker>, SpawnError> {
-        if spec.worker == WorkerKind::Fork
+        if !spec.worker.is_spawn()
             && let Some(template) = self.template(&spec)
         {
             match template.fork(&self.spawn, &spec).await {
@@ -140,6 +144,7 @@ impl DenoWorkers {
         let mut entries = self.shelf.entries();
         let entry = entries.entry(Arc::clone(spec)).or_insert_with(|| Entry::new(now));
         entry.used_at = now;
+        entry.boots = entry.boots.saturating_add(1);
         match &entry.life {
             Life::Ready(template) if template.is_current() => return Some(Arc::clone(template)),
             // Its children that work go on.
@@ -147,7 +152,10 @@ impl DenoWorkers {
             Life::Failed { until, .. } if now < *until => return None,
             Life::Wanted | Life::Failed { .. } => {}
         }
-        if !entry.is_building && self.wanted.try_send(Arc::clone(spec)).is_ok() {
+        if entry.is_worth_it(spec.worker)
+            && !entry.is_building
+            && self.wanted.try_send(Arc::clone(spec)).is_ok()
+        {
             entry.is_building = true;
         }
         None
@@ -173,14 +181,18 @@ impl WorkerSource for DenoWorkers {
     }
 
     fn fallback(&self, spec: &WorkerSpec) -> Option<String> {
-        if spec.worker == WorkerKind::Spawn {
+        if spec.worker.is_spawn() {
             return None;
         }
-        match self.shelf.entries().get(spec).map(|entry| &entry.life) {
-            Some(Life::Ready(_)) => None,
-            Some(Life::Failed { why, .. }) => Some(why.clone()),
-            Some(Life::Wanted) => Some("the template is being built".to_owned()),
-            None => Some("no worker has been needed".to_owned()),
+        let entries = self.shelf.entries();
+        let Some(entry) = entries.get(spec) else { return Some("no worker has been needed".to_owned()) };
+        match &entry.life {
+            Life::Ready(_) => None,
+            Life::Failed { why, .. } => Some(why.clone()),
+            Life::Wanted if !entry.is_worth_it(spec.worker) => {
+                Some(format!("a template is built once more than {WORTH_IT} workers have been needed"))
+            }
+            Life::Wanted => Some("the template is being built".to_owned()),
         }
     }
 }
@@ -199,6 +211,8 @@ struct Entry {
     /// One is being built, which may be the successor of one that serves.
     is_building: bool,
     used_at: Instant,
+    /// Workers that were made, or asked for.
+    boots: u32,
     failures: u32,
     /// Nobody has been told of the template that is ready.
     is_news: bool,
@@ -213,7 +227,11 @@ enum Life {
 
 impl Entry {
     fn new(now: Instant) -> Self {
-        Self { life: Life::Wanted, is_building: false, used_at: now, failures: 0, is_news: false }
+        Self { life: Life::Wanted, is_building: false, used_at: now, boots: 0, failures: 0, is_news: false }
+    }
+
+    fn is_worth_it(&self, choice: WorkerChoice) -> bool {
+        choice == WorkerChoice::Fork || self.boots > WORTH_IT
     }
 
     fn fail(&mut self, why: String) {

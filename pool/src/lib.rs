@@ -38,7 +38,7 @@ pub use job::{Job, Media, MediaKind, RunEvent, RunLimits, RunReport, Settled, St
 pub use lease::{Lease, LeaseError};
 pub use source::{SpawnError, Worker, WorkerIdentity, WorkerKind, WorkerSource};
 pub use spawn::{DenoSpawn, Rehearsal, SpawnConfig};
-pub use spec::{Grant, Grants, Packages, WorkerSpec};
+pub use spec::{Grant, Grants, Packages, WorkerChoice, WorkerSpec};
 pub use state::RetireReason;
 pub use status::PoolStatus;
 pub use task::{PoolHandle, PoolTask, pool};

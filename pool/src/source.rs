@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,11 +15,10 @@ use crate::spec::WorkerSpec;
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// How a worker comes into being.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerKind {
     /// A Deno process of its own, booted for it.
-    #[default]
     Spawn,
     /// A copy of a Deno process that has booted: see [`fork`](crate::fork).
     Fork,
@@ -31,10 +30,6 @@ impl WorkerKind {
             Self::Spawn => "spawn",
             Self::Fork => "fork",
         }
-    }
-
-    pub const fn is_spawn(&self) -> bool {
-        matches!(self, Self::Spawn)
     }
 }
 

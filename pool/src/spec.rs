@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::source::WorkerKind;
+use serde::{Deserialize, Serialize};
 
 /// Everything about a worker that is decided before it boots.
 ///
@@ -29,8 +27,8 @@ pub struct WorkerSpec {
     /// Environment the code may see, already resolved; only names that `grants.env` covers.
     pub env: BTreeMap<String, String>,
     /// How its workers are to be made; another way serves where this one cannot.
-    #[serde(skip_serializing_if = "WorkerKind::is_spawn")]
-    pub worker: WorkerKind,
+    #[serde(skip_serializing_if = "WorkerChoice::is_spawn")]
+    pub worker: WorkerChoice,
     /// Packages the code may import; without them Deno refuses every `npm:` and `jsr:` specifier.
     pub packages: Option<Packages>,
 }
@@ -42,6 +40,32 @@ impl WorkerSpec {
     /// The memory that leaves a heap of `heap_mib` its whole size, and as much beside it as a run may need.
     pub fn memory_for_heap(heap_mib: u32) -> u32 {
         heap_mib.saturating_add(Self::BESIDE_HEAP_MIB)
+    }
+}
+
+/// Which kind of worker a spec asks for. What cannot be forked is spawned, whatever is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerChoice {
+    #[default]
+    Spawn,
+    /// From the first worker on, as soon as there is a template.
+    Fork,
+    /// Like `Fork` for a spec that is used so much that it is worth a template; until then like `Spawn`.
+    Auto,
+}
+
+impl WorkerChoice {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spawn => "spawn",
+            Self::Fork => "fork",
+            Self::Auto => "auto",
+        }
+    }
+
+    pub const fn is_spawn(&self) -> bool {
+        matches!(self, Self::Spawn)
     }
 }
 

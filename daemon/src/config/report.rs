@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use conductor_pool::WorkerKind;
 use conductor_protocol::configuration::{ConfigOrigin, ConfigProblem, ConfigReport, ConfigSetting};
 use serde_json::{Map, Value, json};
 use toml::Spanned;
@@ -170,10 +169,7 @@ fn effective(key: &str, profile: &Profile) -> Result<Value, &'static str> {
         "linger" => span(profile.linger),
         "heap-mib" => Ok(profile.heap_mib.into()),
         "max-memory-mib" => Ok(profile.max_memory_mib.into()),
-        "worker" => Ok(match profile.worker {
-            WorkerKind::Spawn => "spawn".into(),
-            WorkerKind::Fork => "fork".into(),
-        }),
+        "worker" => Ok(profile.worker.name().into()),
         "max-output-bytes" => Ok(profile.max_output_bytes.into()),
         "max-result-bytes" => Ok(profile.max_result_bytes.into()),
         "max-inline-bytes" => Ok(profile.max_inline_bytes.into()),

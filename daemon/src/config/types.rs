@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use conductor_pool::spawn::Level;
-use conductor_pool::{PoolConfig, WorkerKind};
+use conductor_pool::{PoolConfig, WorkerChoice};
 use conductor_upstream::config::{Scope, ServerDefaults, Start};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,7 @@ enum UpstreamStart {
     Eager,
 }
 
-/// [`WorkerKind`] as the schema tells it.
+/// [`WorkerChoice`] as the schema tells it.
 #[derive(JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[expect(dead_code, reason = "only its schema is used; a test holds it against the real type")]
@@ -189,6 +189,8 @@ enum ProfileWorker {
     Spawn,
     /// Experimental: each is a copy of a Deno that has booted, in the same jail; see [SECURITY.md](SECURITY.md).
     Fork,
+    /// Experimental: `"spawn"` for the first few workers, then `"fork"`, once a profile is used so much that it pays.
+    Auto,
 }
 
 /// What sessions of this profile may do. Paths and grants may hold `~`, `${HOME}`, `${workspaceFolder}` and `${env:NAME}`.
@@ -225,7 +227,7 @@ pub struct ProfileSection {
     pub max_memory_mib: Option<u32>,
     /// How the workers are made. What cannot be forked on this machine is spawned, and `conductorctl status` says why.
     #[schemars(with = "ProfileWorker", extend("default" = "spawn"))]
-    pub worker: Option<WorkerKind>,
+    pub worker: Option<WorkerChoice>,
     /// Code that prints more is ended.
     #[schemars(range(min = 1024, max = 268_435_456), extend("x-unit" = "bytes", "default" = defaults::MAX_OUTPUT_BYTES))]
     pub max_output_bytes: Option<usize>,
@@ -456,7 +458,7 @@ mod tests {
             serde_json::from_value::<Start>(name).expect("is a start");
         }
         for name in names("/properties/profiles/additionalProperties/properties/worker/enum") {
-            serde_json::from_value::<WorkerKind>(name).expect("is a kind of worker");
+            serde_json::from_value::<WorkerChoice>(name).expect("is a choice of worker");
         }
         let kinds = names("/properties/policy/properties/session-grants/items/enum");
         assert_eq!(json!(crate::profile::run_args::KINDS), json!(kinds));

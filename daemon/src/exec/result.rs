@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use conductor_pool::{MediaKind, WorkerIdentity};
+use conductor_pool::{MediaKind, WorkerIdentity, WorkerKind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 use serde::Serialize;
@@ -39,6 +39,9 @@ pub struct ExecutionResult {
     /// What a reader should know: a cut timeout, handles that were left open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// How the worker was made that ran the code; absent if none did.
+    #[serde(rename = "worker", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<WorkerKind>,
     /// Which process ran the code; for logs and status, not for the client.
     #[serde(skip)]
     pub worker: Option<WorkerIdentity>,
@@ -290,6 +293,7 @@ impl ExecutionResult {
             truncated: None,
             resources: Vec::new(),
             notes: Vec::new(),
+            kind: None,
             worker: None,
         }
     }

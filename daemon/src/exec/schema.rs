@@ -165,6 +165,7 @@ fn output_schema() -> Value {
                 "required": ["type", "message"]
             },
             "executionId": { "type": "string" },
+            "worker": { "type": "string", "enum": ["spawn", "fork"] },
             "timings": {
                 "type": "object",
                 "description": "Milliseconds. total: receipt to answer; prepare: reading the code; queue: waiting for a worker; run: wall time in the worker; compute: its CPU time, all threads; waiting: the part of run in which the code waited for calls through conductor.",

@@ -35,7 +35,7 @@ pub(super) struct Profile {
     /// No refill before this, for idle workers keep dying.
     pub(super) refill_from: Duration,
     pub(super) boot_times: VecDeque<Duration>,
-    /// How the latest worker was made; before there is one, how it is to be made.
+    /// How the latest worker was made. The first one is spawned.
     pub(super) kind: WorkerKind,
     pub(super) totals: Totals,
 }
@@ -83,7 +83,7 @@ impl Profile {
     pub(super) fn new(now: Duration, spec: Arc<WorkerSpec>) -> Self {
         Self {
             name: profile_id(&spec),
-            kind: spec.worker,
+            kind: WorkerKind::Spawn,
             spec,
             registrations: 0,
             used_at: now,

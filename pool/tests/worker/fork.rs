@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use conductor_pool::spawn::Layer;
 use conductor_pool::{
-    DenoSpawn, Grant, Grants, SpawnConfig, Verdict, Worker, WorkerKind, WorkerSource as _, WorkerSpec,
+    DenoSpawn, Grant, Grants, SpawnConfig, Verdict, Worker, WorkerChoice, WorkerKind, WorkerSource as _,
+    WorkerSpec,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ struct Ready {
 impl Ready {
     async fn new() -> Self {
         let bench = Bench::new();
-        let spec = Arc::new(WorkerSpec { worker: WorkerKind::Fork, ..bench.spec() });
+        let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Fork, ..bench.spec() });
         let forks = Forks::new(bench.source.clone());
         forks.source.ready(&spec).await.unwrap();
         Self { bench, forks, spec }
@@ -262,7 +263,7 @@ async fn what_cannot_be_forked_safely_is_spawned_and_says_why() {
     ];
     for (spawn, spec, reason) in table {
         let forks = Forks::new(spawn);
-        let spec = Arc::new(WorkerSpec { worker: WorkerKind::Fork, ..spec });
+        let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Fork, ..spec });
         let why = forks.source.ready(&spec).await.unwrap_err();
         assert!(why.contains(reason), "{why}");
         assert_eq!(forks.source.fallback(&spec), Some(why));
@@ -275,4 +276,22 @@ async fn what_cannot_be_forked_safely_is_spawned_and_says_why() {
     let forks = Forks::new(bench.source.clone());
     assert_eq!(forks.source.boot(Arc::clone(&spec)).await.unwrap().kind(), WorkerKind::Spawn);
     assert_eq!(forks.source.fallback(&spec), None, "nobody asked for forks");
+}
+
+#[tokio::test]
+async fn a_spec_that_chooses_by_itself_is_forked_once_that_pays() {
+    let bench = Bench::new();
+    let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Auto, ..bench.spec() });
+    let forks = Forks::new(bench.source.clone());
+    for _ in 0..16 {
+        let worker = forks.source.boot(Arc::clone(&spec)).await.unwrap();
+        assert_eq!(worker.kind(), WorkerKind::Spawn);
+        let why = forks.source.fallback(&spec).unwrap();
+        assert!(why.contains("more than 16"), "{why}");
+        worker.retire().await;
+    }
+    forks.source.boot(Arc::clone(&spec)).await.unwrap().retire().await;
+    assert_eq!(forks.source.fallback(&spec).as_deref(), Some("the template is being built"));
+    forks.source.ready(&spec).await.unwrap();
+    assert_eq!(forks.source.boot(spec).await.unwrap().kind(), WorkerKind::Fork);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conductor_pool::{
     DenoSpawn, DenoWorkers, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig, SpawnError,
-    Verdict, Worker, WorkerKind, WorkerSource, WorkerSpec,
+    Verdict, Worker, WorkerChoice, WorkerKind, WorkerSource, WorkerSpec,
 };
 use serde_json::{Map, Value};
 use tokio::task::AbortHandle;
@@ -93,7 +93,7 @@ impl Bench {
         if kind() == WorkerKind::Spawn {
             return self.source.boot(Arc::new(spec.clone())).await;
         }
-        let spec = Arc::new(WorkerSpec { worker: WorkerKind::Fork, ..spec.clone() });
+        let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Fork, ..spec.clone() });
         let forks = self.forks.get_or_init(|| Forks::new(self.source.clone()));
         let ready = forks.source.ready(&spec).await;
         let worker = forks.source.boot(spec).await?;
