@@ -14,17 +14,20 @@
 //! Out of every child: a [`DenoWorker`](crate::worker::DenoWorker), which cannot tell where it comes from but for the one
 //! thing that its parent collects its status.
 
+mod crashes;
 mod descriptors;
 mod link;
 mod self_test;
 mod template;
+mod trial;
+mod watched;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use conductor_jail::{Layer, State};
+use conductor_jail::{Layer, Report, State};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -33,8 +36,10 @@ use tracing::{debug, info, warn};
 use crate::error_chain;
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerKind, WorkerSource};
 use crate::spawn::DenoSpawn;
-use crate::spec::{WorkerChoice, WorkerSpec};
+use crate::spec::{Grants, WorkerChoice, WorkerSpec};
+use crashes::Crashes;
 use template::{ForkError, Template};
+use watched::Watched;
 
 /// Forks of one template, which share an address layout.
 const MAX_FORKS: u32 = 10_000;
@@ -131,7 +136,10 @@ impl DenoWorkers {
             && let Some(template) = self.template(&spec)
         {
             match template.fork(&self.spawn, &spec).await {
-                Ok(worker) => return Ok(Box::new(worker)),
+                Ok(worker) => {
+                    let shelf = Arc::clone(&self.shelf);
+                    return Ok(Box::new(Watched { worker, spec, template, shelf }));
+                }
                 Err(error) => self.shelf.broken(&spec, &template, &error),
             }
         }
@@ -145,10 +153,9 @@ impl DenoWorkers {
         let entry = entries.entry(Arc::clone(spec)).or_insert_with(|| Entry::new(now));
         entry.used_at = now;
         entry.boots = entry.boots.saturating_add(1);
+        entry.drop_outdated(now);
         match &entry.life {
-            Life::Ready(template) if template.is_current() => return Some(Arc::clone(template)),
-            // Its children that work go on.
-            Life::Ready(_) => entry.life = Life::Wanted,
+            Life::Ready(template) => return Some(Arc::clone(template)),
             Life::Failed { until, .. } if now < *until => return None,
             Life::Wanted | Life::Failed { .. } => {}
         }
@@ -214,6 +221,7 @@ struct Entry {
     /// Workers that were made, or asked for.
     boots: u32,
     failures: u32,
+    crashes: Crashes,
     /// Nobody has been told of the template that is ready.
     is_news: bool,
 }
@@ -227,11 +235,33 @@ enum Life {
 
 impl Entry {
     fn new(now: Instant) -> Self {
-        Self { life: Life::Wanted, is_building: false, used_at: now, boots: 0, failures: 0, is_news: false }
+        Self {
+            life: Life::Wanted,
+            is_building: false,
+            used_at: now,
+            boots: 0,
+            failures: 0,
+            crashes: Crashes::default(),
+            is_news: false,
+        }
     }
 
     fn is_worth_it(&self, choice: WorkerChoice) -> bool {
         choice == WorkerChoice::Fork || self.boots > WORTH_IT
+    }
+
+    /// A template that has ended, or of which new ones would be different, serves no longer. Its children that work go on.
+    fn drop_outdated(&mut self, now: Instant) {
+        let Life::Ready(template) = &self.life else { return };
+        if template.is_current() {
+            return;
+        }
+        let has_ended = !template.is_alive();
+        debug!(has_ended, "a template is not used any more");
+        self.life = Life::Wanted;
+        if has_ended && self.crashes.note(now) {
+            self.fail("templates keep dying".to_owned());
+        }
     }
 
     fn fail(&mut self, why: String) {
@@ -252,6 +282,16 @@ impl Shelf {
         let (spec, entry) = entries.iter_mut().find(|(_, entry)| entry.is_news)?;
         entry.is_news = false;
         Some(Arc::clone(spec))
+    }
+
+    /// Workers of this spec are spawned for a while if this has happened too often.
+    fn crashed(&self, spec: &WorkerSpec, why: &str) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(spec) else { return };
+        if entry.crashes.note(Instant::now()) {
+            warn!(error = why, "workers are started until there is another template");
+            entry.fail(why.to_owned());
+        }
     }
 
     /// This template is not used any more; its children that work go on.
@@ -322,17 +362,17 @@ impl TemplateTask {
 
     /// Drops templates that are dead or not used, and has those replaced that are old.
     fn look_around(&mut self) {
-        let mut old = Vec::new();
+        let (now, mut old) = (Instant::now(), Vec::new());
         self.shelf.entries().retain(|spec, entry| {
             let used = entry.used_at.elapsed() < UNUSED_AFTER;
-            if let Life::Ready(template) = &entry.life {
-                if !template.is_current() {
-                    debug!("a template has ended, or what it was made from has changed");
-                    entry.life = Life::Wanted;
-                } else if template.is_worn() && used && !entry.is_building {
-                    entry.is_building = true;
-                    old.push(Arc::clone(spec));
-                }
+            entry.drop_outdated(now);
+            if let Life::Ready(template) = &entry.life
+                && template.is_worn()
+                && used
+                && !entry.is_building
+            {
+                entry.is_building = true;
+                old.push(Arc::clone(spec));
             }
             used || entry.is_building
         });
@@ -350,44 +390,81 @@ impl Template {
 
 /// A template that has proved itself.
 async fn build(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore) -> Built {
-    if let Some(why) = unsuitable(spawn, spec).await {
+    let proof = spawn.proof().await;
+    if let Some(why) = unsuitable(&spec.grants, &spawn.config().layers, &proof.report) {
         return Err(ForkError::Unsuitable(why));
     }
-    let turn = || async { busy.acquire().await.expect("nobody closes it") };
-    let booting = turn().await;
-    let template = Template::boot(spawn, spec).await?;
-    drop(booting);
-    template.settle().await?;
-    let _testing = turn().await;
-    template.set_up().await?;
-    let template = Arc::new(template);
+    if let Some(finding) = proof.broken.first() {
+        return Err(ForkError::Unsuitable(format!("the jail does not hold: {finding}")));
+    }
+    trial::of(spawn, &spec.deno, busy).await?;
+    let template = template(spawn, spec, busy).await?;
+    let _testing = busy.acquire().await.expect("nobody closes it");
     self_test::run(&template, spawn, spec).await?;
     Ok(template)
 }
 
-/// Why workers of this spec are not forked here, whatever becomes of a template.
-async fn unsuitable(spawn: &DenoSpawn, spec: &WorkerSpec) -> Option<String> {
-    if spec.grants.is_unsandboxed() {
+/// One that can fork. Boots in its turn, and waits for its threads to end out of it.
+async fn template(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore) -> Built {
+    let booting = busy.acquire().await.expect("nobody closes it");
+    let template = Template::boot(spawn, spec).await?;
+    drop(booting);
+    template.settle().await?;
+    template.set_up().await?;
+    Ok(Arc::new(template))
+}
+
+/// Why workers with these grants are not forked in this jail, whatever becomes of a template.
+fn unsuitable(grants: &Grants, layers: &BTreeSet<Layer>, jail: &Report) -> Option<String> {
+    if grants.is_unsandboxed() {
         return Some(
             "the profile grants `run`, `ffi` or everything, and a fork must not start programs".to_owned(),
         );
     }
-    let config = spawn.config();
-    if config.layers.contains(&Layer::NoNewCode) {
+    if layers.contains(&Layer::NoNewCode) {
         return Some("`hardened` workers are not forked".to_owned());
     }
-    let proof = spawn.proof().await;
-    let missing =
-        Layer::DEFAULT.into_iter().find(|layer| proof.report.layers.get(layer) != Some(&State::Active));
+    let missing = Layer::DEFAULT.into_iter().find(|layer| jail.layers.get(layer) != Some(&State::Active));
     if let Some(layer) = missing {
         return Some(format!(
             "the jail's layer {layer} is not complete, and a fork must have the whole jail"
         ));
     }
-    if proof.report.landlock_abi < LANDLOCK_WITH_SIGNALS {
-        return Some(
-            "this kernel's Landlock cannot keep a template's signals in the jail (Linux 6.12)".to_owned(),
-        );
+    (jail.landlock_abi < LANDLOCK_WITH_SIGNALS).then(|| {
+        "this kernel's Landlock cannot keep a template's signals in the jail (Linux 6.12)".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Grant;
+
+    #[test]
+    fn only_workers_in_the_whole_jail_are_forked() {
+        let whole =
+            || Report { layers: Layer::DEFAULT.map(|layer| (layer, State::Active)).into(), landlock_abi: 6 };
+        let why = |grants: Grants, layers: &[Layer], jail: Report| {
+            unsuitable(&grants, &layers.iter().copied().collect(), &jail).unwrap_or_default()
+        };
+        let default = Layer::DEFAULT;
+        assert_eq!(why(Grants::default(), &default, whole()), "");
+        for grants in [
+            Grants { all: true, ..Grants::default() },
+            Grants { run: Grant::All, ..Grants::default() },
+            Grants { ffi: Grant::Only(["/lib".to_owned()].into()), ..Grants::default() },
+        ] {
+            assert!(why(grants, &default, whole()).contains("must not start programs"));
+        }
+        assert!(why(Grants::default(), &Layer::ALL, whole()).contains("`hardened`"));
+        for layer in default {
+            for state in [State::Off, State::Missing(String::new()), State::Partial(String::new())] {
+                let mut jail = whole();
+                jail.layers.insert(layer, state);
+                assert!(why(Grants::default(), &default, jail).contains(layer.name()));
+            }
+        }
+        let older = Report { landlock_abi: 5, ..whole() };
+        assert!(why(Grants::default(), &default, older).contains("Linux 6.12"));
     }
-    proof.broken.first().map(|finding| format!("the jail does not hold: {finding}"))
 }

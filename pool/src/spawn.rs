@@ -121,6 +121,11 @@ impl DenoSpawn {
         Ok((inner.boot_in(spec, &directories, Some(parts)).await?, origin))
     }
 
+    /// A spec that grants nothing.
+    pub(crate) fn plain_spec(&self, deno: &Path) -> WorkerSpec {
+        rehearsal::plain_spec(deno, &self.inner.config.cache_dir)
+    }
+
     /// As for a worker that was started; for one that was forked.
     pub(crate) async fn enclose(&self, started: Started, spec: &WorkerSpec) -> Result<Started, SpawnError> {
         self.inner.enclose(started, spec).await

@@ -57,6 +57,9 @@ pub(crate) enum ForkError {
     Pipes(#[source] io::Error),
     #[error("the self-test failed: {0}")]
     SelfTest(String),
+    /// Told to whoever asks after the one that saw it.
+    #[error("this Deno cannot be forked: {0}")]
+    Trial(String),
     #[error("the template's build failed")]
     Panicked(#[source] JoinError),
 }
@@ -169,9 +172,13 @@ impl Template {
         self.forks.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_alive(&self) -> bool {
+        !self.process.process().has_ended()
+    }
+
     /// False when its children would not be what a worker started now is.
     pub(super) fn is_current(&self) -> bool {
-        !self.process.process().has_ended() && self.origin.is_current()
+        self.is_alive() && self.origin.is_current()
     }
 }
 

@@ -201,6 +201,11 @@ impl Origin {
         Ok(Self { deno: deno.to_owned(), key: key(deno)?, deno_dir })
     }
 
+    /// Names the executable and the harness.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// False when a process that is started now would be made from something else.
     pub(crate) fn is_current(&self) -> bool {
         key(&self.deno).is_ok_and(|key| key == self.key)

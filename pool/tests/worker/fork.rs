@@ -210,6 +210,36 @@ async fn a_template_that_dies_takes_its_forks_along_and_costs_no_call() {
     assert_ne!(parent(ready.fork().await.identity().pid), template);
 }
 
+#[tokio::test]
+async fn forks_that_keep_crashing_are_spawned_instead() {
+    let ready = Ready::new().await;
+    // The first only takes away the handler that Deno has for it.
+    let crash = "for (;;) process.kill(process.pid, 'SIGSEGV');";
+    for _ in 0..5 {
+        let (report, reaped) = ready.fork().await.run(job(crash), None, CancellationToken::new()).await;
+        assert!(matches!(report.verdict, Verdict::Exited { signal: Some(11), .. }), "{:?}", report.verdict);
+        reaped.await;
+    }
+    let next = ready.forks.source.boot(Arc::clone(&ready.spec)).await.unwrap();
+    assert_eq!(next.kind(), WorkerKind::Spawn);
+    let why = ready.forks.source.fallback(&ready.spec).unwrap();
+    assert!(why.contains("keep crashing (signal 11)"), "{why}");
+}
+
+#[tokio::test]
+#[ignore = "a minute of waiting for templates; see docs/TESTING.md"]
+async fn templates_that_keep_dying_are_given_up_for_a_while() {
+    let ready = Ready::new().await;
+    for round in 1..=5 {
+        let worker = ready.fork().await;
+        kill_process(Pid::from_raw(parent(worker.identity().pid)).unwrap(), Signal::KILL).unwrap();
+        worker.retire().await;
+        ready.forks.source.boot(Arc::clone(&ready.spec)).await.unwrap().retire().await;
+        let again = ready.forks.source.ready(&ready.spec).await;
+        assert_eq!(again.err().as_deref(), (round == 5).then_some("templates keep dying"));
+    }
+}
+
 /// Every limit and layer of the one, as the kernel tells it, the other has too.
 #[tokio::test]
 async fn a_fork_is_jailed_like_a_spawned_worker() {
