@@ -140,6 +140,8 @@ impl DenoWorkers {
                     let shelf = Arc::clone(&self.shelf);
                     return Ok(Box::new(Watched { worker, spec, template, shelf }));
                 }
+                // One of them alone, as far as is known.
+                Err(error @ ForkError::Child(_)) => self.shelf.crashed(&spec, &error_chain(&error)),
                 Err(error) => self.shelf.broken(&spec, &template, &error),
             }
         }
@@ -259,7 +261,7 @@ impl Entry {
         let has_ended = !template.is_alive();
         debug!(has_ended, "a template is not used any more");
         self.life = Life::Wanted;
-        if has_ended && self.crashes.note(now) {
+        if has_ended && self.crashes.note(now, self.boots) {
             self.fail("templates keep dying".to_owned());
         }
     }
@@ -288,7 +290,7 @@ impl Shelf {
     fn crashed(&self, spec: &WorkerSpec, why: &str) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(spec) else { return };
-        if entry.crashes.note(Instant::now()) {
+        if entry.crashes.note(Instant::now(), entry.boots) {
             warn!(error = why, "workers are started until there is another template");
             entry.fail(why.to_owned());
         }

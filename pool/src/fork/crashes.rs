@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use crate::job::Verdict;
 
-/// This many crashes within [`WITHIN`] are a pattern.
+/// This many crashes, all of them within [`WITHIN`] and [`AMONG`], are a pattern.
 const PATTERN: usize = 5;
 const WITHIN: Duration = Duration::from_secs(10 * 60);
+/// Workers of the spec.
+const AMONG: u32 = 50;
 
 /// What memory that is not what a process takes it for ends in: ILL, TRAP, BUS, FPE, SEGV, SYS.
 const SIGNALS: [i32; 6] = [4, 5, 7, 8, 11, 31];
@@ -19,18 +21,19 @@ const SIGNALS: [i32; 6] = [4, 5, 7, 8, 11, 31];
 /// Of one spec, whichever of its templates they came from.
 #[derive(Debug, Default)]
 pub(super) struct Crashes {
-    /// At most [`PATTERN`].
-    at: VecDeque<Instant>,
+    /// When, and the how many-th worker was the latest; at most [`PATTERN`].
+    latest: VecDeque<(Instant, u32)>,
 }
 
 impl Crashes {
-    /// Counts one; true if they are a pattern, and are then forgotten.
-    pub(super) fn note(&mut self, now: Instant) -> bool {
-        self.at.retain(|at| now.duration_since(*at) < WITHIN);
-        self.at.push_back(now);
-        let is_pattern = self.at.len() >= PATTERN;
+    /// Counts one, when there have been so many workers; true if they are a pattern, and are then forgotten.
+    pub(super) fn note(&mut self, now: Instant, workers: u32) -> bool {
+        let counts = |at: Instant, worker| now.duration_since(at) < WITHIN && workers - worker < AMONG;
+        self.latest.retain(|(at, worker)| counts(*at, *worker));
+        self.latest.push_back((now, workers));
+        let is_pattern = self.latest.len() >= PATTERN;
         if is_pattern {
-            self.at.clear();
+            self.latest.clear();
         }
         is_pattern
     }
@@ -51,15 +54,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_in_ten_minutes_are_a_pattern() {
+    fn five_in_ten_minutes_and_fifty_workers_are_a_pattern() {
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
-        let noted = |minutes: &[u32]| {
+        let noted = |crashes_at: &[(u32, u32)]| {
             let mut crashes = Crashes::default();
-            minutes.iter().map(|at| crashes.note(start + *at * minute)).collect::<Vec<_>>()
+            let mut note = |(at, workers): &(u32, u32)| crashes.note(start + *at * minute, *workers);
+            crashes_at.iter().map(&mut note).collect::<Vec<_>>()
         };
-        assert_eq!(noted(&[0, 1, 2, 3, 4]), [false, false, false, false, true]);
-        assert_eq!(noted(&[0, 1, 2, 3, 10, 11]), [false; 6], "the first are too long ago");
-        assert_eq!(noted(&[0, 0, 0, 0, 0, 0]), [false, false, false, false, true, false]);
+        let many = [false, false, false, false, true];
+        assert_eq!(noted(&[(0, 1), (1, 2), (2, 3), (3, 49), (4, 50)]), many);
+        assert_eq!(noted(&[(0, 1), (1, 2), (2, 3), (3, 4), (10, 5), (11, 6)]), [false; 6], "long ago");
+        assert_eq!(noted(&[(0, 1), (1, 2), (2, 3), (3, 4), (4, 51), (5, 52)]), [false; 6], "few of many");
+        assert_eq!(noted(&[(0, 1); 5]), many);
+        assert_eq!(noted(&[(0, 1); 6])[5], false, "counted anew");
     }
 
     #[test]

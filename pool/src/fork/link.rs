@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use conductor_fork::wire::{self, Step};
 use nix::errno::Errno;
@@ -24,6 +25,8 @@ pub(super) enum LinkError {
     Broken(#[source] io::Error),
     #[error("the template cannot {}{}", .step.name(), cause(.errno))]
     Failed { step: Step, errno: i32 },
+    #[error("the template has not answered within {0:?}")]
+    Silent(Duration),
     #[error("the template answered with something that is no answer")]
     Garbage,
 }

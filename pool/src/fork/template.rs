@@ -14,7 +14,7 @@ use conductor_fork::wire;
 use conductor_jail::ForkFilter;
 use rustix::process::Pid;
 use tokio::task::JoinError;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::descriptors::{self, Unfit};
 use super::link::{Link, LinkError};
@@ -143,7 +143,11 @@ impl Template {
         let null = File::open("/dev/null").map_err(ForkError::Pipes)?;
         let fds = [null.as_fd(), stdout.as_fd(), stderr.as_fd(), commands.as_fd(), replies.as_fd()];
         let orphan = |pidfd| drop(self.adopt(pidfd));
-        let pidfd = self.link.request(&[wire::FORK], &fds, orphan).await?.ok_or(LinkError::Garbage)?;
+        // Half of the time that a boot may take is left for starting a Deno in its place.
+        let limit = spawn.config().boot_timeout / 4;
+        let request = self.link.request(&[wire::FORK], &fds, orphan);
+        let answer = timeout(limit, request).await.map_err(|_| LinkError::Silent(limit))?;
+        let pidfd = answer?.ok_or(LinkError::Garbage)?;
         // Ours are the only ends now, so the child's death shows.
         drop((stdout, stderr, commands, replies));
         self.forks.fetch_add(1, Ordering::Relaxed);
@@ -151,7 +155,6 @@ impl Template {
         let go = go(&self.filter, process.pid());
         // While it waits: out of its template's control group into one of its own.
         let started = spawn.enclose(Started { process, pipes }, spec).await.map_err(ForkError::Child)?;
-        let limit = spawn.config().boot_timeout;
         DenoWorker::start(started, &go, spec, limit).await.map_err(ForkError::Child)
     }
 

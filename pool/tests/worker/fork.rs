@@ -240,6 +240,18 @@ async fn templates_that_keep_dying_are_given_up_for_a_while() {
     }
 }
 
+#[tokio::test]
+async fn a_template_that_hangs_costs_no_call() {
+    let ready = Ready::new().await;
+    let template = parent(ready.fork().await.identity().pid);
+    kill_process(Pid::from_raw(template).unwrap(), Signal::STOP).unwrap();
+    let next = ready.forks.source.boot(Arc::clone(&ready.spec)).await.unwrap();
+    assert_eq!(next.kind(), WorkerKind::Spawn);
+    let why = ready.forks.source.fallback(&ready.spec).unwrap();
+    assert!(why.contains("has not answered"), "{why}");
+    until("a template that is given up ends", || is_dead(template)).await;
+}
+
 /// Every limit and layer of the one, as the kernel tells it, the other has too.
 #[tokio::test]
 async fn a_fork_is_jailed_like_a_spawned_worker() {

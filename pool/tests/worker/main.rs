@@ -7,6 +7,8 @@ mod endings;
 mod errors;
 #[cfg(target_os = "linux")]
 mod fork;
+#[cfg(target_os = "linux")]
+mod fork_soak;
 mod grants;
 mod hostile;
 mod isolation;
