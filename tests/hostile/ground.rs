@@ -4,6 +4,7 @@
 //! behind a filter that answers those two calls as such a kernel does. Where it can be (the tests run as root), the daemon
 //! lives in a network of its own that has a loopback interface and nothing else, whose counters tell every packet.
 
+mod descriptors;
 mod names;
 mod network;
 
@@ -20,6 +21,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::{Value, json};
 
 use crate::case::{ATTEMPTS, Case, Outcome, outcome};
+use descriptors::{Leaks, Look, Steady};
 use network::Network;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,10 @@ pub(crate) struct Ground {
     canary: Shim,
     untouched: Value,
     rest: Rest,
+    /// `None` where only root may look.
+    steady: Option<Steady>,
     network: Network,
+    leaks: Leaks,
     /// Memory of each template's own when it had its first copies.
     templates: BTreeMap<i32, u64>,
 }
@@ -110,16 +115,18 @@ impl Ground {
         ));
         plant(&home);
         // A thread's filters and network are those of what it starts, and end with it.
-        let (network, daemon) = std::thread::scope(|scope| {
+        let (network, daemon, leaks) = std::thread::scope(|scope| {
             let start = scope.spawn(|| {
                 let network = Network::new(&home);
                 if machine == Machine::Bare {
                     take_layers_away();
                 }
+                let mut leaks = None;
                 let daemon = Daemon::start_with(&home, |command| {
                     command.env("CONDUCTOR_SECRET", SECRETS[1]);
+                    leaks = Some(Leaks::into(command, &home));
                 });
-                (network, daemon)
+                (network, daemon, leaks.expect("the daemon was started"))
             });
             start.join().expect("the daemon starts")
         });
@@ -141,10 +148,21 @@ impl Ground {
             files: BTreeMap::new(),
         };
         let (sessions, templates) = Default::default();
-        let mut ground =
-            Self { machine, home, daemon, sessions, canary, untouched, rest, network, templates };
-        ground.wait_for_forks();
-        ground.rest = ground.at_rest("at the start");
+        let steady = None;
+        let mut ground = Self {
+            machine,
+            home,
+            daemon,
+            sessions,
+            canary,
+            untouched,
+            rest,
+            steady,
+            network,
+            leaks,
+            templates,
+        };
+        ground.settle("at the start");
         ground
     }
 
@@ -174,6 +192,7 @@ impl Ground {
         let may_reach =
             outcome == Ok(Outcome::Breach) && case.allows(Outcome::Breach, self.machine == Machine::Bare);
         assert!(self.network.is_silent() || may_reach, "{label}: something was reached");
+        assert!(self.leaks.are_untouched(), "{label}: a descriptor that the daemon had by mistake");
         self.look_around(&label, &answer);
         if let Some(asked) = self.network.asked() {
             assert_eq!(
@@ -210,8 +229,22 @@ impl Ground {
         // The first call makes the session's workers.
         assert_eq!(shim.call("1").value(), 1);
         self.sessions.insert(grants, shim);
+        self.settle(grants);
+    }
+
+    /// Takes what there is now for what there must be from now on.
+    fn settle(&mut self, label: &str) {
         self.wait_for_forks();
-        self.rest = self.at_rest(grants);
+        self.rest = self.at_rest(label);
+        // The table of a forked worker is that of its template, less what the child gives up: the tests of forks look at it.
+        if forks() {
+            return;
+        }
+        let first = Look::at(&self.daemon);
+        self.answers_the_canary(label);
+        self.rest = self.at_rest(label);
+        let looks = first.zip(Look::at(&self.daemon));
+        self.steady = looks.map(|(first, second)| Steady::of(&first, &second));
     }
 
     /// Waits until all idle workers are forked, but where they cannot be.
@@ -260,7 +293,12 @@ impl Ground {
         empty(&self.home.workspace());
         wait_for(&format!("{label}: everything is as before"), DEADLINE, || {
             let now = self.at_rest(label);
-            if now.is_back_at(&self.rest) { Ok(()) } else { Err(differences(&self.rest, &now)) }
+            if !now.is_back_at(&self.rest) {
+                return Err(differences(&self.rest, &now));
+            }
+            let look = Look::at(&self.daemon);
+            let moved = self.steady.as_ref().zip(look).map(|(steady, look)| steady.differences(&look));
+            if moved.as_ref().is_none_or(Vec::is_empty) { Ok(()) } else { Err(format!("{moved:#?}")) }
         });
     }
 

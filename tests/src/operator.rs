@@ -122,9 +122,12 @@ impl Operator {
             if let Some(payload) = self.decoder.next_frame().map_err(io::Error::other)? {
                 return Ok(payload);
             }
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.decoder.push(&chunk[..n]),
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.decoder.push(&chunk[..n]),
+                // With a time limit on it, a read ends so when its process was stopped and goes on: signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
