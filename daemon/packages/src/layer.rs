@@ -137,15 +137,16 @@ impl Layer {
     }
 
     /// True when packages are missing and it is time to look whether they can be had now.
-    pub(crate) fn is_worth_a_try(&self) -> bool {
+    pub(crate) fn is_worth_a_try(&self, now: SystemTime) -> bool {
         let tried_at = fs::metadata(self.path.join(RECORD)).and_then(|meta| meta.modified());
-        let since = tried_at.ok().and_then(|tried_at| tried_at.elapsed().ok());
+        // One that is to come was noted by a clock that was ahead.
+        let since = tried_at.ok().and_then(|tried_at| now.duration_since(tried_at).ok());
         !self.record.missing.is_empty() && since.is_none_or(|since| since >= TRY_AGAIN)
     }
 
     /// Takes note that the missing packages were tried.
-    pub(crate) fn note_try(&self) -> io::Result<()> {
-        File::open(self.path.join(RECORD))?.set_modified(SystemTime::now())
+    pub(crate) fn note_try(&self, now: SystemTime) -> io::Result<()> {
+        File::open(self.path.join(RECORD))?.set_modified(now)
     }
 
     /// The difference to what was sealed, every byte compared; `None` when there is none.

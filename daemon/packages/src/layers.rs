@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
@@ -233,7 +233,7 @@ impl LayersTask {
     fn prune_once(&self) {
         let (store, limits) = (self.builder.store.clone(), self.builder.limits);
         drop(task::spawn_blocking(move || {
-            if let Err(error) = store.prune(limits) {
+            if let Err(error) = store.prune(limits, SystemTime::now()) {
                 tracing::warn!(%error, "cannot remove old package layers");
             }
         }));
@@ -329,7 +329,7 @@ impl Builder {
         let mut damage = None;
         if wanted.resolve == Resolve::IfMissing {
             match self.find(wanted.key.clone()).await? {
-                Found::Layer(layer) if layer.is_worth_a_try() => {
+                Found::Layer(layer) if layer.is_worth_a_try(SystemTime::now()) => {
                     return Ok(self.complete(*layer, wanted, progress).await);
                 }
                 Found::Layer(layer) => return Ok(Arc::new(*layer)),
@@ -358,7 +358,7 @@ impl Builder {
                 Arc::new(layer)
             }
         };
-        if let Err(error) = best.note_try() {
+        if let Err(error) = best.note_try(SystemTime::now()) {
             tracing::debug!(%error, "an incomplete package layer will be tried again at once");
         }
         best
@@ -381,7 +381,7 @@ impl Builder {
         blocking("record a package layer", move || {
             store.index(&key, layer.name())?;
             // Nothing that is needed now can go: it is in use.
-            if let Err(error) = store.prune(limits) {
+            if let Err(error) = store.prune(limits, SystemTime::now()) {
                 tracing::warn!(%error, "cannot remove old package layers");
             }
             Ok(Arc::new(layer))

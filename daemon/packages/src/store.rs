@@ -223,12 +223,12 @@ impl Store {
     }
 
     /// Removes layers that nobody uses: those that no request leads to, those beyond the limits, least recently used first.
-    pub(crate) fn prune(&self, limits: Limits) -> io::Result<Pruned> {
+    pub(crate) fn prune(&self, limits: Limits, now: SystemTime) -> io::Result<Pruned> {
         let _lock = self.lock()?;
         let mut pruned = Pruned::default();
         let mut kept_bytes = 0;
-        for Candidate { name, used_at, bytes } in self.candidates()? {
-            let age = used_at.map(|used_at| used_at.elapsed().unwrap_or_default());
+        for Candidate { name, used_at, bytes } in self.candidates(now)? {
+            let age = used_at.map(|used_at| now.duration_since(used_at).unwrap_or_default());
             let path = self.root.join(&name);
             let goes = age.is_none_or(|age| age > limits.max_age) || kept_bytes + bytes > limits.max_bytes;
             let Some(_unused) = goes.then(|| self.exclusive(&path)).flatten() else {
@@ -243,12 +243,13 @@ impl Store {
         Ok(pruned)
     }
 
-    /// All layers, the most recently used first.
-    fn candidates(&self) -> io::Result<Vec<Candidate>> {
+    /// All layers, the most recently used first; those too that were used by a clock that was ahead.
+    fn candidates(&self, now: SystemTime) -> io::Result<Vec<Candidate>> {
         let mut used: Vec<(String, SystemTime)> = Vec::new();
         for entry in tree::children(&self.root.join(INDEX))? {
             let Ok(name) = fs::read_to_string(&entry) else { continue };
-            used.push((name, entry.metadata()?.modified()?));
+            let used_at = entry.metadata()?.modified()?;
+            used.push((name, used_at.min(now)));
         }
         let mut candidates: Vec<Candidate> = Vec::new();
         for name in self.names()? {
@@ -299,4 +300,38 @@ struct Candidate {
 /// Names are hashes: nothing that was read from a file becomes a path otherwise.
 fn is_name(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_removes_at_most_what_nobody_uses() {
+        const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("layers")).unwrap();
+        let (name, now) = ("a".repeat(64), SystemTime::now());
+        let layer = store.root.join(&name);
+        let used_at = |at: SystemTime| {
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join(RECORD), "").unwrap();
+            store.index("request", &name).unwrap();
+            File::open(store.root.join(INDEX).join("request")).unwrap().set_modified(at).unwrap();
+        };
+        let limits = Limits::default();
+        let removed = |now: SystemTime| store.prune(limits, now).unwrap().layers;
+        used_at(now);
+        assert_eq!(removed(now - YEARS), 0, "back");
+        assert_eq!(removed(now), 0, "and forth again");
+        let in_use = OpenOptions::new().create(true).append(true).open(layer.join(IN_USE)).unwrap();
+        let in_use = Flock::lock(in_use, FlockArg::LockSharedNonblock).unwrap();
+        assert_eq!(removed(now + YEARS), 0, "ahead, while it is used");
+        drop(in_use);
+        assert_eq!(removed(now + YEARS), 1, "ahead, when nobody uses it");
+        used_at(now + YEARS);
+        assert_eq!(removed(now), 0, "the clock was ahead when it was used");
+        used_at(now - YEARS);
+        assert_eq!(removed(now), 1, "the clock was behind when it was used");
+    }
 }

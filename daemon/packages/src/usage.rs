@@ -170,6 +170,32 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_costs_at_most_what_was_counted() {
+        const YEARS: u64 = 500 * WEEK;
+        let dir = tempfile::tempdir().unwrap();
+        let mut usage = Usage::open(dir.path().join("usage.json"));
+        let now = 2000 * WEEK;
+        usage.record_at("a", &specifiers(&["npm:a@1", "npm:b@1"]), now);
+        usage.record_at("a", &specifiers(&["npm:a@1"]), now);
+        for jumped in [now - YEARS, now, 0, now] {
+            assert_eq!(
+                usage.favourites_at("a", 9, jumped),
+                ["npm:a@1", "npm:b@1"],
+                "nothing is lost by a look"
+            );
+        }
+        assert!(usage.favourites_at("a", 9, now + YEARS).is_empty());
+        // What is counted meanwhile counts at once, whatever was counted before; and what was is worth no more than it was.
+        for jumped in [now + YEARS, now - YEARS, now] {
+            for _ in 0..4 {
+                usage.record_at("a", &specifiers(&["npm:c@1"]), jumped);
+            }
+            assert_eq!(usage.favourites_at("a", 1, jumped), ["npm:c@1"]);
+        }
+        assert_eq!(usage.favourites_at("a", 9, now), ["npm:c@1", "npm:a@1", "npm:b@1"]);
+    }
+
+    #[test]
     fn counts_survive_a_restart_and_a_broken_file_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("usage.json");

@@ -11,6 +11,7 @@ use rmcp::ErrorData;
 use rmcp::model::{ClientRequest, RequestStateCodec, SealOptions};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::rounds::Asked;
 
@@ -45,7 +46,7 @@ impl Bound {
         if let Some(sealed) = state {
             let opened = codec().and_then(|codec| codec.open_with(sealed, &bound.0).ok());
             let opened = opened.and_then(|opened| String::from_utf8(opened).ok());
-            *sealed = opened.ok_or_else(super::rounds::over)?;
+            *sealed = opened.and_then(|opened| in_time(&opened)).ok_or_else(super::rounds::over)?;
         }
         Ok(Some(bound))
     }
@@ -66,10 +67,24 @@ impl Bound {
     /// Seals the state in the members of a result, if there is one.
     pub(super) fn seal(&self, members: &mut Map<String, Value>) {
         let Some(Value::String(state)) = members.get_mut(MEMBER) else { return };
-        let options = SealOptions::new().associated_data(&self.0).ttl(LIFETIME);
+        let options = SealOptions::new().associated_data(&self.0);
+        let dated = format!("{} {state}", age().as_secs());
         // Without randomness there is no key, and no state opens.
-        *state = codec().map(|codec| codec.seal_with(state.as_bytes(), &options)).unwrap_or_default();
+        *state = codec().map(|codec| codec.seal_with(dated.as_bytes(), &options)).unwrap_or_default();
     }
+}
+
+/// The state, if it was not sealed too long ago.
+fn in_time(dated: &str) -> Option<String> {
+    let (sealed_at, state) = dated.split_once(' ')?;
+    let sealed_at = Duration::from_secs(sealed_at.parse().ok()?);
+    (age().saturating_sub(sealed_at) <= LIFETIME).then(|| state.to_owned())
+}
+
+/// A time that outlives nothing but this process, as the key does. The codec's own is the clock of the day, which jumps.
+fn age() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// Seals for as long as this process lives; `None` where the system has no randomness.
@@ -96,6 +111,22 @@ mod tests {
             ClientRequest::CallToolRequest(call) => call.params.request_state.as_deref(),
             _ => None,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_opens_for_its_lifetime_and_no_longer() {
+        let bound =
+            Bound::open(1, &mut call("t", json!({}), None)).expect("has no state").expect("may have one");
+        let mut members = Map::from_iter([(MEMBER.to_owned(), json!("call 7"))]);
+        bound.seal(&mut members);
+        let opened = || {
+            let mut request = call("t", json!({}), members[MEMBER].as_str());
+            Bound::open(1, &mut request).map(|_| state(&request).map(str::to_owned))
+        };
+        tokio::time::advance(LIFETIME - Duration::from_secs(1)).await;
+        assert_eq!(opened(), Ok(Some("call 7".into())));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(opened().is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rmcp::transport::auth::{
     AuthError, AuthorizationManager, CredentialStore as _, InMemoryCredentialStore, OAuthClientConfig,
@@ -133,11 +133,11 @@ impl Authority {
     /// Safe; a renewal goes on.
     pub(crate) async fn grant(self: &Arc<Self>) -> Result<Option<Arc<Grant>>, RenewalError> {
         match self.current() {
-            Some(grant) if grant.is_stale() => {
+            Some(grant) if grant.is_stale(SystemTime::now()) => {
                 let renewed = self.renew(&grant).await;
-                if grant.is_valid() && renewed.is_err() { Ok(Some(grant)) } else { renewed }
+                if grant.is_valid(SystemTime::now()) && renewed.is_err() { Ok(Some(grant)) } else { renewed }
             }
-            current => Ok(current.filter(|grant| grant.is_valid())),
+            current => Ok(current.filter(|grant| grant.is_valid(SystemTime::now()))),
         }
     }
 
@@ -163,7 +163,7 @@ impl Authority {
         let replacing = self.replacing.clone().lock_owned().await;
         match self.current() {
             Some(current) if Arc::ptr_eq(&current, old) => {}
-            newer => return Ok(newer.filter(|grant| grant.is_valid())),
+            newer => return Ok(newer.filter(|grant| grant.is_valid(SystemTime::now()))),
         }
         if let Some((at, failure)) = lock(&self.failure).clone()
             && at.elapsed() < FAILURE_PAUSE
@@ -236,12 +236,13 @@ impl Authority {
                 renewable: false,
             };
         };
-        let is_in = grant.is_valid() || grant.is_renewable();
+        let now = SystemTime::now();
+        let is_in = grant.is_valid(now) || grant.is_renewable();
         LoginStatus {
             state: if is_in { LoginState::LoggedIn } else { LoginState::LoginAgain },
             issuer: grant.kept.issuer().map(str::to_owned),
             scopes: grant.kept.credentials.granted_scopes.clone(),
-            expires_secs: grant.lasts_secs(),
+            expires_secs: grant.lasts_secs(now),
             renewable: grant.is_renewable(),
         }
     }

@@ -1,5 +1,7 @@
 //! What an operator does with layers.
 
+use std::time::SystemTime;
+
 use tokio::sync::watch;
 
 use super::{Layers, Resolve};
@@ -93,7 +95,7 @@ impl Layers {
         let (store, limits) = (self.store.clone(), limits.unwrap_or(self.limits));
         blocking("remove old package layers", move || {
             store.clean()?;
-            store.prune(limits)
+            store.prune(limits, SystemTime::now())
         })
         .await
     }

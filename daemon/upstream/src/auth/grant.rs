@@ -91,20 +91,21 @@ impl Grant {
     }
 
     /// Whether the token may be sent.
-    pub(crate) fn is_valid(&self) -> bool {
-        self.kept.credentials.token_response.is_some() && self.lasts_secs() != Some(0)
+    pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
+        self.kept.credentials.token_response.is_some() && self.lasts_secs(now) != Some(0)
     }
 
     /// Whether the token is to be renewed before it is sent.
-    pub(crate) fn is_stale(&self) -> bool {
-        let Some((lasts, life)) = self.lasts_secs().zip(self.life_secs()) else { return false };
+    pub(crate) fn is_stale(&self, now: SystemTime) -> bool {
+        let Some((lasts, life)) = self.lasts_secs(now).zip(self.life_secs()) else { return false };
         self.is_renewable() && lasts < MARGIN_SECS.min(life / 2).max(1)
     }
 
-    /// Seconds until the token expires; `None` if that is not known.
-    pub(crate) fn lasts_secs(&self) -> Option<u64> {
+    /// Seconds until the token expires; `None` if that is not known. By a clock that was set back it is as new: that it is
+    /// not, its server says.
+    pub(crate) fn lasts_secs(&self, now: SystemTime) -> Option<u64> {
         let received_at = self.kept.credentials.token_received_at?;
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Some(self.life_secs()?.saturating_sub(now.saturating_sub(received_at)))
     }
 
@@ -141,5 +142,59 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(3600);
+    const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+    fn grant(received_at: SystemTime) -> Grant {
+        let received_at = received_at.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        let tokens = json!({
+            "access_token": "a", "refresh_token": "r", "token_type": "bearer", "expires_in": LIFE.as_secs(),
+        });
+        let credentials =
+            json!({ "client_id": "c", "token_response": tokens, "token_received_at": received_at });
+        let credentials = serde_json::from_value(credentials).expect("is what rmcp writes");
+        Grant::new(Kept::new("https://server.test", None, String::new(), credentials), None)
+    }
+
+    /// Valid, and not to be renewed first.
+    fn is_sent(grant: &Grant, now: SystemTime) -> bool {
+        grant.is_valid(now) && !grant.is_stale(now)
+    }
+
+    #[test]
+    fn a_token_is_sent_for_its_life_and_renewed_in_time() {
+        let now = SystemTime::now();
+        let grant = grant(now);
+        assert!(is_sent(&grant, now) && is_sent(&grant, now + LIFE / 2));
+        assert!(grant.is_valid(now + LIFE - Duration::from_secs(9)));
+        assert!(grant.is_stale(now + LIFE - Duration::from_secs(9)));
+        assert!(!grant.is_valid(now + LIFE));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_costs_a_renewal_and_no_login() {
+        let now = SystemTime::now();
+        let grant_of_now = grant(now);
+        assert!(
+            grant_of_now.is_stale(now + YEARS) && grant_of_now.is_renewable(),
+            "ahead: renewed before it is sent"
+        );
+        assert!(is_sent(&grant_of_now, now), "and back: as before");
+        // Set back, it is sent, until its server refuses it; then it is renewed like any that was refused.
+        assert!(is_sent(&grant_of_now, now - YEARS));
+        assert_eq!(grant_of_now.lasts_secs(now - YEARS), Some(LIFE.as_secs()));
+        assert!(is_sent(&grant(now + YEARS), now), "renewed while the clock was ahead");
+        assert!(is_sent(&grant_of_now, SystemTime::UNIX_EPOCH), "a clock that has forgotten the day");
     }
 }

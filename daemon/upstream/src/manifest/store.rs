@@ -71,7 +71,9 @@ pub(crate) fn prune(directory: &Path, now: SystemTime) -> io::Result<usize> {
         let entry = entry?;
         let path = entry.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            files.push((entry.metadata()?.modified()?, path));
+            let read_at = entry.metadata()?.modified()?;
+            // One that is to come was read by a clock that was ahead.
+            files.push((read_at.min(now), path));
         }
     }
     files.sort_unstable_by(|a, b| b.cmp(a));
@@ -88,6 +90,34 @@ pub(crate) fn prune(directory: &Path, now: SystemTime) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_costs_a_question() {
+        const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("read.json");
+        let now = SystemTime::now();
+        let read_at = |at: SystemTime| File::create(&file).expect("writes").set_modified(at).expect("ages");
+        let left = |now: SystemTime| {
+            prune(directory.path(), now).expect("prunes");
+            file.exists()
+        };
+        read_at(now);
+        assert!(left(now - YEARS), "back");
+        assert!(left(now), "and forth again");
+        assert!(!left(now + YEARS), "ahead: the server is asked once more");
+        read_at(now + YEARS);
+        assert!(left(now), "the clock was ahead when it was read");
+        assert!(left(now + MAX_AGE * 2), "and is not there yet");
+        for n in 0..MAX_FILES {
+            File::create(directory.path().join(format!("{n:03}.json"))).expect("writes");
+        }
+        assert_eq!(
+            prune(directory.path(), now).expect("prunes"),
+            1,
+            "their number is bounded whatever the clock says"
+        );
+    }
 
     #[test]
     fn files_that_nobody_reads_go_and_the_newest_stay() {
