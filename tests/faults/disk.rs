@@ -124,6 +124,48 @@ fn a_disk_that_fills_up_while_calls_run_stops_none_of_them() {
 }
 
 #[test]
+fn a_disk_that_is_full_when_packages_are_fetched_is_told_and_keeps_no_half_of_them() {
+    let Some(ground) = Ground::new(&["home/.cache"], false) else { return };
+    let shim = bed::session(&ground.home, |command| {
+        // Nothing is fetched before a call asks.
+        command.env("MCP_CONDUCTOR_ALLOWED_PACKAGES", "all");
+    });
+    ground.serves(&shim, "the workers' DENO_DIR is there");
+    let disk = ground.disk("home/.cache");
+    let code = |version: &str| format!("import ms from 'npm:ms@{version}'; ms(1000)");
+    // From no byte at all to nearly enough; each time for another layer, since a failure is remembered for a moment.
+    for (version, kib) in [("2.0.0", 0), ("2.1.1", 32), ("2.1.2", 128)] {
+        fill(&disk);
+        let filling = OpenOptions::new().write(true).open(filling(&disk)).expect("was filled");
+        let length = filling.metadata().expect("is there").len();
+        filling.set_len(length - kib * 1024).expect("makes room");
+        let answer = shim.call(&code(version));
+        assert_eq!(answer.error_type(), "dependency", "{kib} KiB: {}", answer.error());
+        let error = answer.error().to_string();
+        assert!(error.contains("disk is full") && error.contains("free some space"), "{kib} KiB: {error}");
+        wait_for("nothing is left of it", RECOVERY, || match layers(&disk) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        });
+        assert_eq!(shim.call("'without packages'").value(), "without packages");
+    }
+    empty(&disk);
+    wait_for("the packages are fetched", RECOVERY, || {
+        let answer = shim.call(&code("2.1.2"));
+        if answer.structured()["status"] == "success" { Ok(()) } else { Err(answer.error().to_string()) }
+    });
+    assert_eq!(shim.call(&code("2.1.2")).value(), "1s");
+    assert_eq!(layers(&disk).len(), 1);
+}
+
+/// The package layers on this disk, whole or not.
+fn layers(disk: &Path) -> Vec<String> {
+    let entries = fs::read_dir(disk.join("conductor/layers")).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != ".lock" && name != "index").collect()
+}
+
+#[test]
 fn a_full_workspace_is_the_codes_own_affair() {
     let Some(ground) = Ground::new(&["ws"], false) else { return };
     let shim = bed::session(&ground.home, |_| {});

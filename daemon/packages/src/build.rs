@@ -174,9 +174,7 @@ impl Build {
             packages: record.packages.clone(),
         };
         let warmed = timeout(self.timeout, warm(layer)).await;
-        warmed
-            .map_err(|_| LayerError::TimedOut { after: self.timeout })?
-            .map_err(|detail| LayerError::Warm { detail })
+        warmed.map_err(|_| LayerError::TimedOut { after: self.timeout })?.map_err(LayerError::warm)
     }
 }
 

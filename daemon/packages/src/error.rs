@@ -125,6 +125,11 @@ impl LayerError {
         }
     }
 
+    /// Warming failed, or there was no room for what it leaves.
+    pub(crate) fn warm(detail: String) -> Self {
+        if says_full(&detail) { Self::DiskFull } else { Self::Warm { detail } }
+    }
+
     /// Names an operation that failed; a full disk has its own kind, whatever failed for it.
     pub(crate) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |cause| match cause.kind() {
@@ -132,6 +137,13 @@ impl LayerError {
             _ => Self::Io { doing, cause: Arc::new(cause) },
         }
     }
+}
+
+/// Whether a text of the system or of Deno says that there is no room.
+pub(crate) fn says_full(text: &str) -> bool {
+    const SAID: [&str; 4] =
+        ["No space left on device", "os error 28", "Disk quota exceeded", "File too large"];
+    SAID.iter().any(|said| text.contains(said))
 }
 
 /// Deno is there, and what a process needs is not.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use deno_semver::Version;
 use tokio::sync::watch;
 
-use crate::error::LayerError;
+use crate::error::{LayerError, says_full};
 use crate::progress::Progress;
 
 /// Lines kept for the failure's text: Deno's own errors have fewer.
@@ -88,10 +88,7 @@ impl Output {
     pub(super) fn failure(&self, status: ExitStatus, staging: &Path) -> LayerError {
         let text = self.text(staging);
         let package = || between(&text, "npm package '", "'").unwrap_or_else(|| "a package".to_owned());
-        if ["No space left on device", "os error 28", "Disk quota exceeded", "File too large"]
-            .iter()
-            .any(|t| text.contains(t))
-        {
+        if says_full(&text) {
             return LayerError::DiskFull;
         }
         if text.contains("checksum did not match") || text.contains("ntegrity check failed") {

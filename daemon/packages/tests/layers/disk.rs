@@ -1,13 +1,20 @@
 //! A disk that is full, at every point of a build.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use conductor_packages::LayerError;
+use tokio::sync::watch;
 
 use crate::registry::left_and_right;
-use crate::support::{Bed, import};
+use crate::support::{Bed, import, request};
 
 const LEFT: &str = "npm:left@^1";
+
+fn mount(options: &str, at: &Path) {
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).status().unwrap();
+    assert!(mount.success());
+}
 
 /// The other half of the next test: it may mount.
 #[tokio::test(flavor = "multi_thread")]
@@ -17,19 +24,18 @@ async fn build_on_small_disks() {
     let mut failed = 0;
     for kib in [64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 16 * 1024] {
         let root = tempfile::tempdir().unwrap();
-        let size = format!("size={kib}k");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "none"])
-            .arg(root.path())
-            .status()
-            .unwrap();
-        assert!(mount.success());
+        mount(&format!("size={kib}k"), root.path());
         let bed = Bed::borrowing(root.path(), registry.environment());
         match bed.ensure(LEFT).await {
             Ok(layer) => assert_eq!(import(&layer, LEFT), "ok", "{kib}"),
-            Err(LayerError::DiskFull) => {
+            Err(error @ LayerError::DiskFull) => {
                 failed += 1;
+                assert!(error.hint().is_some_and(|hint| hint.contains("free some space")));
                 bed.tidy(0).await;
+                mount("remount,size=16m", root.path());
+                // The next call is told the same for a moment; an operator need not wait.
+                let (layer, _) = bed.layers.update(request(LEFT), &watch::Sender::default()).await.unwrap();
+                assert_eq!(import(&layer, LEFT), "ok", "{kib}, when there is room");
             }
             Err(error) => panic!("{kib} KiB: {error:?}"),
         }

@@ -350,6 +350,12 @@ async fn a_warmed_layer_keeps_what_the_warming_left_and_a_failed_one_is_none() {
     });
     assert!(matches!(bed.ensure(LEFT).await, Err(LayerError::Warm { .. })));
     bed.tidy(0).await;
+
+    let bed = Bed::with(registry.environment(), |config| {
+        let full = || Err(format!("cannot write: {}", std::io::Error::from_raw_os_error(28)));
+        config.warm = Some(Arc::new(move |_| Box::pin(async move { full() })));
+    });
+    assert!(matches!(bed.ensure(LEFT).await, Err(LayerError::DiskFull)));
 }
 
 /// The other half of the next test: builds a layer until it is killed.
