@@ -8,10 +8,11 @@ use conductor_deno::DenoBinary;
 use conductor_packages::{Layer, LayerError, LayerRequest, Progress};
 use conductor_protocol::AdminReply;
 use conductor_protocol::operation::{
-    BuildReport, LayerFault, LayerFaults, LayerReport, LayerSummary, LoginBegun, LoginsReport, Operation,
-    PackageAge, PackageAges, PackageChange, PackageChanges, PackageReasons, PackageReport, PackagesReport,
-    ServerLogs, ServersReport, TokenAdded,
+    BuildReport, Hidden, LayerFault, LayerFaults, LayerReport, LayerSummary, LoginBegun, LoginsReport,
+    Operation, PackageAge, PackageAges, PackageChange, PackageChanges, PackageReasons, PackageReport,
+    PackagesReport, ServerLogs, ServersReport, TokenAdded,
 };
+use conductor_upstream::secret::Secret;
 use conductor_upstream::{LoginRequest, ProfileId};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -85,8 +86,10 @@ pub(crate) async fn answer(json: &[u8], client: &Client, shared: &Shared) -> Adm
         Operation::ServersStop { server } => {
             operator.stop_server(&server).await.map(|text| AdminReply::Done { text })
         }
-        Operation::AuthLogin { server, client_id, scopes, port } => {
-            operator.begin_login(&server, LoginRequest { client_id, scopes, port }).await.and_then(document)
+        Operation::AuthLogin { server, client_id, client_secret, scopes, port } => {
+            let client_secret = client_secret.map(|Hidden(secret)| Secret::new(secret));
+            let request = LoginRequest { client_id, client_secret, scopes, port };
+            operator.begin_login(&server, request).await.and_then(document)
         }
         Operation::AuthFinish { login } => {
             shared.upstreams.finish_login(login).await.map_err(OperationError::from).and_then(document)

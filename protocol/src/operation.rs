@@ -7,6 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::UpstreamStatus;
 
+/// A text that shows up in no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
 /// One operation. A daemon that does not know it answers with `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "kebab-case")]
@@ -37,6 +47,8 @@ pub enum Operation {
         server: String,
         #[serde(default)]
         client_id: Option<String>,
+        #[serde(default)]
+        client_secret: Option<Hidden>,
         #[serde(default)]
         scopes: Vec<String>,
         #[serde(default)]

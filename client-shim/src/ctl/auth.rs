@@ -4,12 +4,13 @@
 //! there is a desktop; otherwise the user opens the page himself, on this machine.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use conductor_protocol::ClientKind;
-use conductor_protocol::operation::{LoginBegun, LoginsReport, Operation, ServerLogin};
+use conductor_protocol::operation::{Hidden, LoginBegun, LoginsReport, Operation, ServerLogin};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -44,6 +45,9 @@ enum Command {
         /// Id of a client that is registered at the issuer already; otherwise conductor registers itself
         #[arg(long, value_name = "ID")]
         client_id: Option<String>,
+        /// File with the secret of that client, if it has one; `-` reads it from stdin
+        #[arg(long, value_name = "PATH", requires = "client_id")]
+        client_secret_file: Option<PathBuf>,
         /// Ask for this scope in place of those that the server names; may be repeated
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -71,8 +75,10 @@ pub(super) fn auth(global: &GlobalOptions, options: &AuthOptions) -> Result<u8, 
     }
     let mut admin = Admin::connect(&route)?;
     match options.command.clone() {
-        Command::Login { server, client_id, scopes, port, no_browser } => {
-            let begin = Operation::AuthLogin { server: server.clone(), client_id, scopes, port };
+        Command::Login { server, client_id, client_secret_file, scopes, port, no_browser } => {
+            let client_secret = client_secret_file.as_deref().map(secret).transpose()?;
+            let begin =
+                Operation::AuthLogin { server: server.clone(), client_id, client_secret, scopes, port };
             log_in(&mut admin, &begin, !no_browser)?;
         }
         Command::Status { json } => {
@@ -89,6 +95,16 @@ pub(super) fn auth(global: &GlobalOptions, options: &AuthOptions) -> Result<u8, 
         }
     }
     Ok(exit_code::OK)
+}
+
+/// The line of a file, which no other user sees as he would an argument.
+fn secret(path: &Path) -> io::Result<Hidden> {
+    let text = if path == Path::new("-") {
+        io::read_to_string(io::stdin())?
+    } else {
+        std::fs::read_to_string(path)?
+    };
+    Ok(Hidden(text.trim().to_owned()))
 }
 
 fn log_in(admin: &mut Admin, begin: &Operation, opens_browser: bool) -> Result<(), Failure> {

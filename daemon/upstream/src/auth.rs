@@ -37,6 +37,9 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// A token that is refused so soon after it was issued would be refused again.
 const MIN_LIFE: Duration = Duration::from_secs(30);
 
+/// Longer ones are none: an address and a few scopes.
+const MAX_CHALLENGE_BYTES: usize = 4096;
+
 /// The logins of all servers.
 #[derive(Debug)]
 pub(crate) struct Authorities {
@@ -57,6 +60,8 @@ pub(crate) struct Authority {
     /// Held while the grant is replaced.
     replacing: Arc<tokio::sync::Mutex<()>>,
     failure: Mutex<Option<(Instant, RenewalError)>>,
+    /// What the server said when it last wanted a login, or more than the present one allows.
+    challenge: Mutex<Option<String>>,
 }
 
 /// A token cannot be renewed at the moment.
@@ -117,6 +122,7 @@ impl Authorities {
                 current: Mutex::new(current),
                 replacing: Arc::default(),
                 failure: Mutex::default(),
+                challenge: Mutex::default(),
             })
         };
         known.entry((tenant.cloned(), url.clone())).or_insert_with(new).clone()
@@ -202,12 +208,24 @@ impl Authority {
         }
     }
 
+    /// The server refused a request with this `WWW-Authenticate`, which says where to log in and for what.
+    pub(crate) fn challenged(&self, challenge: &str) {
+        if !challenge.is_empty() && challenge.len() <= MAX_CHALLENGE_BYTES {
+            *lock(&self.challenge) = Some(challenge.to_owned());
+        }
+    }
+
+    pub(crate) fn challenge(&self) -> Option<String> {
+        lock(&self.challenge).clone()
+    }
+
     /// Takes the grant of a login.
     ///
     /// # Cancel safety
     /// Either everything is done or nothing.
     pub(crate) async fn log_in(&self, kept: Kept) {
         let _replacing = self.replacing.lock().await;
+        *lock(&self.challenge) = None;
         self.keep(Grant::new(kept, None));
     }
 
@@ -245,6 +263,11 @@ impl Authority {
             expires_secs: grant.lasts_secs(now),
             renewable: grant.is_renewable(),
         }
+    }
+
+    /// What the present login allows.
+    pub(crate) fn scopes(&self) -> Vec<String> {
+        self.current().map(|grant| grant.kept.credentials.granted_scopes.clone()).unwrap_or_default()
     }
 
     pub(crate) fn url(&self) -> &Secret {

@@ -5,6 +5,7 @@
 //! secret of the configuration is kept: what a server repeats of them is blanked.
 
 mod fetch;
+mod headers;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,17 @@
 //! A login: from a server's URL to the page that its user opens, and from there to the tokens.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+use http::header::{ACCEPT, WWW_AUTHENTICATE};
+use reqwest::Client;
 use rmcp::transport::auth::{
     AuthError, AuthorizationManager, AuthorizationMetadataSource, CredentialStore as _,
-    InMemoryCredentialStore, OAuthClientConfig,
+    InMemoryCredentialStore, OAuthClientConfig, WWWAuthenticateParams,
 };
 use thiserror::Error;
 use tokio::time::timeout;
@@ -17,12 +21,16 @@ use crate::auth::callback::{Callback, Outcome};
 use crate::auth::grant::Kept;
 use crate::auth::{Authority, LoginStatus, explain};
 use crate::error::CallError;
+use crate::secret::Secret;
 
 /// The name that conductor registers by.
 const CLIENT_NAME: &str = "conductor";
 
 /// How long a server and its issuer may take to say how to log in.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// How long a server may take to refuse somebody without a token.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the exchange of a code may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -32,6 +40,8 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(45);
 pub struct LoginRequest {
     /// Of a client that the issuer knows already; otherwise conductor registers itself.
     pub client_id: Option<String>,
+    /// The secret of that client, if it has one.
+    pub client_secret: Option<Secret>,
     /// In place of those that the server names.
     pub scopes: Vec<String>,
     /// Where the browser comes back to on this machine; 0 for any free port.
@@ -90,9 +100,10 @@ impl Login {
         server: &str,
         request: &LoginRequest,
         authority: Arc<Authority>,
+        client: &Client,
     ) -> Result<Self, LoginError> {
         let callback = Callback::bind(request.port).await.map_err(LoginError::Listen)?;
-        let begun = Self::discover(server, request, authority, callback);
+        let begun = Self::discover(server, request, authority, callback, client);
         timeout(DISCOVERY_TIMEOUT, begun).await.unwrap_or_else(|_| {
             let reason = "no answer in time".to_owned();
             Err(LoginError::Discovery { server: server.to_owned(), reason })
@@ -104,24 +115,38 @@ impl Login {
         request: &LoginRequest,
         authority: Arc<Authority>,
         callback: Callback,
+        client: &Client,
     ) -> Result<Self, LoginError> {
         let name = || server.to_owned();
         let failed = |error: AuthError| LoginError::Discovery { server: name(), reason: explain(&error) };
         let mut manager = AuthorizationManager::new(authority.url().expose()).await.map_err(failed)?;
-        let resolution = manager.resolve_metadata().await.map_err(failed)?;
+        let challenge = match authority.challenge() {
+            Some(challenge) => Some(challenge),
+            None => probe(client, authority.url().expose()).await,
+        };
+        let resolution =
+            manager.resolve_metadata_from_challenge(challenge.as_deref()).await.map_err(failed)?;
         if resolution.source == AuthorizationMetadataSource::LegacyEndpointFallback {
             let reason = "it publishes no metadata of OAuth".to_owned();
             return Err(LoginError::NoOAuth { server: name(), reason });
         }
         manager.set_metadata(resolution.metadata);
         let scopes = match request.scopes.as_slice() {
-            [] => manager.select_initial_scopes(&[]).await,
+            [] => {
+                let wanted = manager.select_initial_scopes(&[]).await;
+                more_than(&authority, challenge.as_deref(), wanted)
+            }
             scopes => scopes.to_vec(),
         };
         let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
         let redirect = callback.url();
-        let client = match &request.client_id {
-            Some(id) => OAuthClientConfig::new(id, &redirect),
+        let config = match &request.client_id {
+            Some(id) => {
+                let mut config = OAuthClientConfig::new(id, &redirect);
+                config.client_secret =
+                    request.client_secret.as_ref().map(|secret| secret.expose().to_owned());
+                config
+            }
             None => {
                 let registered = manager.register_client(CLIENT_NAME, &redirect, &scopes).await;
                 let failed =
@@ -129,7 +154,7 @@ impl Login {
                 registered.map_err(failed)?
             }
         };
-        manager.configure_client(client.clone()).map_err(failed)?;
+        manager.configure_client(config.clone()).map_err(failed)?;
         let url = manager.get_authorization_url(&scopes).await.map_err(failed)?;
         let page = Url::parse(&url).map_err(|error| failed(error.into()))?;
         if !is_trustworthy(&page) {
@@ -140,7 +165,7 @@ impl Login {
         let state = state.map(|(_, value)| value.into_owned()).unwrap_or_default();
         let store = InMemoryCredentialStore::new();
         manager.set_credential_store(store.clone());
-        Ok(Self { url, state, callback, manager, client, store, authority })
+        Ok(Self { url, state, callback, manager, client: config, store, authority })
     }
 
     /// The page that the user opens in a browser on this machine.
@@ -189,6 +214,26 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("callback", &self.callback).finish_non_exhaustive()
     }
+}
+
+/// What the server says to somebody who comes without a token. Only some say it, and only there, where their metadata is.
+async fn probe(client: &Client, url: &str) -> Option<String> {
+    let request = client.get(url).header(ACCEPT, "text/event-stream").timeout(PROBE_TIMEOUT);
+    let response = request.send().await.ok()?;
+    let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
+    (response.status() == StatusCode::UNAUTHORIZED).then(|| challenge.to_owned())
+}
+
+/// What is asked for: where the server wants more than the present login allows, that and what it allows already.
+fn more_than(authority: &Authority, challenge: Option<&str>, wanted: Vec<String>) -> Vec<String> {
+    let Some(url) = Url::parse(authority.url().expose()).ok() else { return wanted };
+    let wants_more = challenge
+        .is_some_and(|challenge| WWWAuthenticateParams::parse(challenge, &url).is_insufficient_scope());
+    let mut scopes = if wants_more { authority.scopes() } else { Vec::new() };
+    scopes.extend(wanted);
+    let mut known = HashSet::new();
+    scopes.retain(|scope| known.insert(scope.clone()));
+    scopes
 }
 
 /// Passwords are typed there, and the user's browser is started with it: encrypted, or on this machine.

@@ -9,9 +9,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::connection::live::Live;
+use crate::connection::open::Era;
 use crate::connection::request::{Limits, ListOf, Operation};
 use crate::error::CallError;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, headers};
 
 /// Pages of one list. A server with more, or with an endless chain of cursors, is cut off.
 pub(crate) const MAX_PAGES: usize = 100;
@@ -62,7 +63,11 @@ pub(crate) async fn fetch(live: &Live, server: &str, max_bytes: usize) -> Option
         if !offered {
             continue;
         }
-        let (entries, problem) = list(live, server, of, max_bytes).await?;
+        let (mut entries, problem) = list(live, server, of, max_bytes).await?;
+        // Over stdio nobody reads headers.
+        if of == ListOf::Tools && live.era == Era::Discover && live.pid.is_none() {
+            manifest.problems.extend(headers::take_out(&mut entries));
+        }
         *manifest.list_mut(of) = entries;
         manifest.problems.extend(problem.map(|problem| format!("{}: {problem}", of.method())));
     }

@@ -18,6 +18,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use rmcp::model::{
     ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
 };
+use rmcp::transport::auth::WWWAuthenticateParams;
 use rmcp::transport::streamable_http_client::{
     AuthRequiredError, SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
 };
@@ -81,6 +82,13 @@ impl Http {
             Some(newer) => Ok(send(authorised(again, &newer)).await?),
             None => Ok(response),
         }
+    }
+
+    /// A login is wanted, as the challenge says, which is kept for it.
+    fn auth_required(&self, headers: &HeaderMap) -> HttpError {
+        let challenge = challenge(headers);
+        self.authority.iter().for_each(|authority| authority.challenged(challenge));
+        StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned()))
     }
 
     /// A text of the server, without the token that it may repeat.
@@ -173,9 +181,9 @@ impl Http {
         let status = response.status();
         let kind = media_type(response.headers());
         match status {
-            StatusCode::UNAUTHORIZED => {
+            _ if wants_login(&response) => {
                 self.ledger.unauthorised(id);
-                Err(auth_required(response.headers()))
+                Err(self.auth_required(response.headers()))
             }
             StatusCode::NOT_FOUND if has_session => Err(StreamableHttpError::SessionExpired),
             status if !status.is_success() => self.refused(message, has_session, response).await,
@@ -248,7 +256,7 @@ impl StreamableHttpClient for Http {
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
                 Err(StreamableHttpError::ServerDoesNotSupportSse)
             }
-            StatusCode::UNAUTHORIZED => Err(auth_required(response.headers())),
+            _ if wants_login(&response) => Err(self.auth_required(response.headers())),
             status if !status.is_success() => Err(unexpected(format!("HTTP {status}"))),
             _ if media_type(response.headers()) != EVENT_STREAM => {
                 Err(StreamableHttpError::UnexpectedContentType(Some(media_type(response.headers()))))
@@ -379,9 +387,18 @@ fn session_id(headers: &HeaderMap) -> Option<String> {
     headers.get(SESSION_ID).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn auth_required(headers: &HeaderMap) -> HttpError {
-    let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned()))
+/// Whether a login would help, or one that allows more (RFC 6750, section 3.1).
+fn wants_login(response: &Response) -> bool {
+    match response.status() {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => WWWAuthenticateParams::parse(challenge(response.headers()), response.url())
+            .is_insufficient_scope(),
+        _ => false,
+    }
+}
+
+fn challenge(headers: &HeaderMap) -> &str {
+    headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn unexpected(text: String) -> HttpError {

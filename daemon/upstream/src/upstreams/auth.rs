@@ -30,10 +30,9 @@ impl Upstreams {
             return Err(LoginError::Header { server: name() });
         }
         // rmcp makes clients of its own for this, which need the TLS that ours installs.
-        if let Err(reason) = self.0.http() {
-            return Err(LoginError::Discovery { server: name(), reason });
-        }
-        Login::begin(&server.name, request, self.0.authorities.of(&remote.url, config.tenant.as_ref())).await
+        let client = self.0.http().map_err(|reason| LoginError::Discovery { server: name(), reason })?;
+        let authority = self.0.authorities.of(&remote.url, config.tenant.as_ref());
+        Login::begin(&server.name, request, authority, &client).await
     }
 
     /// Waits until the user has logged in, and gives the server's users fresh connections.

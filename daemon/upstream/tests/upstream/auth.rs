@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conductor_upstream::{CallError, LoginError, LoginRequest, LoginState, RMCP_LOG_FILTER};
+use conductor_upstream::{
+    CallContext, CallError, LoginError, LoginRequest, LoginState, ProfileId, RMCP_LOG_FILTER, ServerRef,
+    SessionId,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -521,4 +524,32 @@ impl<'a> MakeWriter<'a> for Log {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+}
+
+#[tokio::test]
+async fn logins_are_those_of_one_user() {
+    let site = Site::start().await;
+    let bed = Bed::new();
+    for (profile, tenant) in [("p", None), ("alice", Some("alice")), ("bob", Some("bob"))] {
+        bed.set_as(profile, tenant, json!({ "s": site.entry() })).await;
+    }
+    let of = |profile: &str| ServerRef::new(ProfileId::new(profile), "s");
+    let login = bed.upstreams.begin_login(&of("alice"), &LoginRequest::default()).await.unwrap();
+    let page = login.url().to_owned();
+    let browser = async { browse(&consent(&page).await).await };
+    let (status, _) = tokio::join!(bed.upstreams.finish_login(login, PATIENCE), browser);
+    assert_eq!(status.unwrap().state, LoginState::LoggedIn);
+    let call = async |profile: &str| {
+        let context = CallContext::new(SessionId::new(profile));
+        bed.upstreams.call_tool(&of(profile), &context, "repeat", Default::default()).await
+    };
+    assert_eq!(text(&call("alice").await.unwrap()), "you sent Bearer [redacted]");
+    for other in ["bob", "p"] {
+        assert!(wants_login(&call(other).await.unwrap_err()), "{other} has no login");
+        let state = bed.upstreams.login_status(&of(other)).unwrap().unwrap().state;
+        assert_eq!(state, LoginState::LoggedOut);
+    }
+    assert!(bed.upstreams.log_out(&of("alice")).await.unwrap());
+    assert!(wants_login(&call("alice").await.unwrap_err()));
+    bed.end().await;
 }

@@ -75,12 +75,23 @@ impl Bed {
     }
 
     pub(crate) async fn set_for(&self, profile: &str, servers: Value) -> conductor_upstream::config::Changes {
+        self.set_as(profile, None, servers).await
+    }
+
+    /// The same for the profile of one user among several.
+    pub(crate) async fn set_as(
+        &self,
+        profile: &str,
+        tenant: Option<&str>,
+        servers: Value,
+    ) -> conductor_upstream::config::Changes {
         let env = |name: &str| std::env::var(name).ok();
         let root = self.root.path();
         let expansion = Expansion { env: &env, home: root, workspace: Some(root), keyring: &NoKeyring };
         let text = json!({ "mcpServers": servers }).to_string();
         let mut set = ServerSet::parse(&text, &expansion).unwrap();
         set.session_path = std::env::var_os("PATH");
+        tenant.into_iter().for_each(|tenant| set.for_tenant(&tenant.into()));
         self.upstreams.set(&ProfileId::new(profile), set).await
     }
 
