@@ -1,7 +1,8 @@
 //! The official conformance suite: exactly what each revision requires, and what it runs without counting.
 //!
 //! It speaks HTTP only. First it runs against the server of its own (`conductor_tests::conformance`), so that a failure behind
-//! conductor is conductor's; then against conductor with that server behind it, under the names that the suite asks for.
+//! conductor is conductor's; then against conductor with that server behind it, under the names that the suite asks for. The
+//! other way round it is the server, and the client is the one with which conductor uses its upstream servers.
 
 mod front;
 mod run;
@@ -64,5 +65,14 @@ fn conductor_in_front_of_an_http_server() {
     let front = Front::start(json!({ "url": server.url }));
     for revision in run::REVISIONS {
         check(&suite, &front.home, "conductor", &front.url, revision);
+    }
+}
+
+#[test]
+fn conductor_as_a_client() {
+    let Some(suite) = ConformanceSuite::fetch() else { return };
+    let home = Home::new();
+    for revision in run::REVISIONS {
+        run::check_client(&suite, &home, revision);
     }
 }

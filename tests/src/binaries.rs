@@ -30,6 +30,11 @@ pub fn conformance_server() -> PathBuf {
     binary("conformance-server")
 }
 
+/// The client that the conformance suite drives; see [`conductord`].
+pub fn conformance_client() -> PathBuf {
+    binary("conformance-client")
+}
+
 /// The Deno executable that all tests use.
 pub fn deno() -> PathBuf {
     conductor_deno::testing::deno().path.clone()

@@ -1,5 +1,5 @@
-//! The server that the official conformance suite asks for, for tests alone: its tools, prompts and resources have the names
-//! and answers that the suite's scenarios describe. Speaks both eras of the protocol, over stdio or Streamable HTTP.
+//! The server that the official conformance suite asks for, for tests alone, and the client that it drives. The server's tools,
+//! prompts and resources have the names and answers that the suite's scenarios describe. Speaks both eras of the protocol, over stdio or Streamable HTTP.
 //!
 //! What it keeps is what a scenario changes: lists that grow, resources that are watched, tasks. [`Server`] is a handle to
 //! that, so that all connections over HTTP see the same. A resource `test://watched-resource`, changed by the tool
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use tasks::Tasks;
 
+pub mod client;
 mod content;
 mod http;
 mod questions;
