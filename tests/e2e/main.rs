@@ -8,6 +8,7 @@ mod cache;
 mod cancellation;
 mod config;
 mod diagnosis;
+mod edit;
 mod expose;
 mod faults;
 #[cfg(target_os = "linux")]
