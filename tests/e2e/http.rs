@@ -6,8 +6,8 @@ mod operators;
 mod resumption;
 mod sharing;
 
-use conductor_tests::Home;
-use conductor_tests::http::{HttpBed, borrowed, newer, request, wait_until_busy};
+use conductor_tests::http::{HttpBed, Reply, borrowed, newer, request, wait_until_busy};
+use conductor_tests::{DEADLINE, Home, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -52,6 +52,24 @@ fn both_eras_list_and_run() {
 }
 
 #[test]
+fn every_revision_that_has_this_transport_is_spoken() {
+    let bed = HttpBed::new("");
+    let client = json!({ "name": "old", "version": "1" });
+    for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
+        let params = json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": client });
+        let reply = bed.client.post(&[], &request(1, "initialize", params));
+        assert_eq!(reply.answer()["result"]["protocolVersion"], version);
+        let session = reply.headers["mcp-session-id"].clone();
+        let headers = [("Mcp-Session-Id", session.as_str()), ("MCP-Protocol-Version", version)];
+        let answer = bed.client.post(&headers, &request(2, "tools/call", code("2 * 21"))).answer();
+        assert_eq!(answer["result"]["structuredContent"]["returnValue"], 42, "{version}");
+    }
+    let headers = [("MCP-Protocol-Version", "1999-01-01")];
+    let unknown = bed.client.post(&headers, &request(3, "tools/list", json!({})));
+    assert_eq!(unknown.status, 400, "{unknown:?}");
+}
+
+#[test]
 fn progress_comes_in_order_before_the_answer() {
     let bed = HttpBed::new("");
     let mut params =
@@ -72,6 +90,68 @@ fn progress_comes_in_order_before_the_answer() {
         let progress: Vec<f64> = messages.iter().filter_map(|it| it["params"]["progress"].as_f64()).collect();
         assert!(progress.len() >= 3 && progress.is_sorted_by(|a, b| a < b), "{messages:#?}");
     }
+}
+
+#[test]
+fn nothing_comes_after_an_answer_however_much_comes_before_it() {
+    let bed = HttpBed::new("");
+    let session = bed.client.initialize(json!({}));
+    let mut params =
+        code("for (let n = 0; n < 40; n++) { console.log(n); if (n % 8 === 0) await null } 'done'");
+    let check = |reply: Reply, id: i64| {
+        let mut messages = reply.messages();
+        let answer = messages.pop().expect("an answer");
+        assert_eq!(
+            (&answer["id"], &answer["result"]["structuredContent"]["returnValue"]),
+            (&json!(id), &json!("done")),
+            "the last is the answer: {reply:?}"
+        );
+        let progress: Vec<f64> = messages.iter().filter_map(|it| it["params"]["progress"].as_f64()).collect();
+        assert_eq!(progress.len(), messages.len(), "and it is the only one: {messages:#?}");
+        assert!(progress.is_sorted_by(|a, b| a < b), "{progress:?}");
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            params["_meta"] = json!({ "progressToken": thread });
+            let (params, session, client) = (params.clone(), session.as_str(), &bed.client);
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let id = 100 * thread + round;
+                    let (headers, message) = newer(id, "tools/call", params.clone());
+                    check(client.post(&borrowed(&headers), &message), id);
+                    let in_session = [("Mcp-Session-Id", session)];
+                    check(client.post(&in_session, &request(id, "tools/call", params.clone())), id);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_known_is_answered_while_servers_hang() {
+    let home = Home::new();
+    let hang =
+        json!({ "command": "/bin/sleep", "args": ["1000"], "expose": ["tools", "resources", "prompts"] });
+    configure(
+        &home,
+        &json!({ "hang": hang, "m": mirror(&home, json!({ "expose": ["tools"], "exposePrefix": "" })) }),
+    );
+    let bed = HttpBed::in_home(&home, "");
+    for _ in 0..3 {
+        let session = bed.client.initialize(json!({}));
+        assert!(bed.client.ask("server/discover", json!({})).get("result").is_some());
+        for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
+            assert!(bed.client.ask(method, json!({})).get("result").is_some(), "{method}");
+            assert!(bed.client.ask_in(&session, method, json!({})).get("result").is_some(), "{method}");
+        }
+    }
+    let status = bed.daemon.status();
+    let hangs = status.upstreams.iter().find(|server| server.name == "hang").expect("is configured");
+    assert_ne!(hangs.state, "ready", "and it still hangs");
+    let listed = || bed.client.ask("tools/list", json!({})).to_string();
+    wait_for("the other server's tools are listed", DEADLINE, || {
+        if listed().contains("\"count\"") { Ok(()) } else { Err(listed()) }
+    });
 }
 
 #[test]

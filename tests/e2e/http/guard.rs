@@ -170,6 +170,25 @@ fn limits_hold() {
 }
 
 #[test]
+fn a_token_has_as_many_requests_in_flight_as_it_may_and_others_have_theirs() {
+    let bed = HttpBed::new("max-requests-in-flight = 2");
+    let session = bed.client.initialize(json!({}));
+    let held: Vec<_> =
+        (0..2).map(|_| bed.client.stream("GET", &[("Mcp-Session-Id", &session)], None)).collect();
+    bed.daemon.wait_for_status("both are there", |status| status.http.tokens[0].in_flight == 2);
+    let refused = bed.client.post(&[("Mcp-Session-Id", &session)], &request(1, "ping", json!({})));
+    assert_eq!((refused.status, refused.headers.contains_key("retry-after")), (429, true), "{refused:?}");
+    assert!(refused.body.contains("2 requests in flight") && refused.body.contains("hint"), "{refused:?}");
+    assert_eq!(bed.another("second", "default").run("1")["returnValue"], 1);
+    drop(held);
+    // A stream that is gone is noticed when something is to be sent, at the latest.
+    bed.daemon.wait_for_status("both are gone", |status| {
+        status.http.tokens.iter().all(|token| token.in_flight == 0)
+    });
+    assert_eq!(bed.client.ask_in(&session, "ping", json!({}))["result"], json!({}));
+}
+
+#[test]
 fn a_thousand_connections_hold_nobody_up() {
     let bed = HttpBed::new("max-connections = 100\nheader-timeout = \"2s\"");
     let mut held = Vec::new();

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
 use conductor_protocol::status::StatusReport;
-use conductor_tests::http::CONFIG;
+use conductor_tests::http::{CONFIG, HttpClient, add_token, address};
 use conductor_tests::{Daemon, Home, binaries};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::certificate::Certificate;
 
@@ -101,4 +101,75 @@ fn the_doctor_says_what_matters_about_http() {
     fs::write(&soon.cert, "none").expect("writes");
     daemon.wait_for_status("it says what is wrong", |status| status.http.error.is_some());
     finding(&doctor(&home), "http", "fail", &["the certificate before stays in use", "-----BEGIN"]);
+}
+
+#[test]
+fn a_token_for_a_profile_that_is_not_offered_is_refused_with_the_cure() {
+    const REFUSED: &str = "the token is for the profile `b`, which [policy] does not offer to sessions";
+    let home = Home::new();
+    let offering =
+        |offered: &str| format!("{CONFIG}{PROFILES}[profiles.c]\n[policy]\nprofiles = [{offered}]\n");
+    home.configure(&offering("\"c\""));
+    let daemon = Daemon::start(&home);
+    let refused = ctl(&home, &["token", "add", "bob", "--profile", "b"]);
+    let said = String::from_utf8(refused.stderr).expect("text");
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(REFUSED) && said.contains("hint: offered are c; an administrator adds others"),
+        "{said}"
+    );
+    assert!(daemon.status().http.tokens.is_empty(), "there is no token");
+    let unknown = ctl(&home, &["token", "add", "eve", "--profile", "nobody"]);
+    assert!(String::from_utf8(unknown.stderr).expect("text").contains("there is no profile `nobody`"));
+
+    home.configure(&offering("\"b\""));
+    let address = address(&daemon);
+    assert!(ctl(&home, &["reload"]).status.success());
+    let file = home.path("t").display().to_string();
+    let added = ctl(&home, &["token", "add", "bob", "--profile", "b", "--file", &file]);
+    assert!(added.status.success(), "{added:?}");
+    let token = fs::read_to_string(home.path("t")).expect("is written").trim().to_owned();
+    let (bob, own) =
+        (HttpClient { address, token }, HttpClient { address, token: add_token(&home, "own", None) });
+    let session = bob.initialize(json!({}));
+    let call = json!({ "name": "run_deno_code", "arguments": { "deno_code": "1 + 1" } });
+    let in_session =
+        || bob.ask_in(&session, "tools/call", call.clone())["result"]["structuredContent"].clone();
+    assert_eq!(in_session()["returnValue"], 2);
+
+    // At a reload: what began before gets nothing more, and others are not concerned.
+    home.configure(&offering(""));
+    let refuses = |status: &StatusReport| {
+        let problem =
+            status.http.tokens.iter().find(|token| token.name == "bob").and_then(|it| it.problem.clone());
+        problem.is_some_and(|problem| problem.contains(REFUSED) && problem.contains("hint: offered are none"))
+    };
+    daemon.wait_for_status("the token is refused", refuses);
+    for result in [in_session(), bob.run("1 + 1")] {
+        assert_eq!(result["error"]["type"], "configuration", "{result:#}");
+        assert!(result["error"].to_string().contains(REFUSED), "{result:#}");
+    }
+    assert_eq!(own.run("1 + 1")["returnValue"], 2);
+    finding(&doctor(&home), "http tokens", "fail", &[REFUSED, "or conductorctl token revoke bob"]);
+    let shown = String::from_utf8(ctl(&home, &["token", "list"]).stdout).expect("text");
+    assert!(shown.contains(REFUSED), "{shown}");
+
+    // At the start.
+    drop(daemon);
+    let daemon = Daemon::start(&home);
+    let status = daemon.wait_for_status("the token is refused", refuses);
+    let told = |status: &StatusReport| status.last_errors.iter().any(|error| error.text.contains(REFUSED));
+    if !told(&status) {
+        daemon.wait_for_status("it is told", told);
+    }
+    assert_eq!(
+        home.logged("nothing can be done with a token").len(),
+        2,
+        "once at the reload, once at the start"
+    );
+
+    home.configure(&offering("\"b\""));
+    daemon.wait_for_status("the token is good again", |status| !refuses(status));
+    let bob = HttpClient { address: self::address(&daemon), ..bob };
+    assert_eq!(bob.run("1 + 1")["returnValue"], 2);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use conductor_protocol::AdminReply;
 use conductor_protocol::operation::Operation;
-use conductor_tests::http::{HttpBed, request};
+use conductor_tests::http::{HttpBed, HttpClient, request};
 use conductor_tests::{DEADLINE, Home, Operator, wait_for};
 use serde_json::json;
 
@@ -62,6 +62,47 @@ fn two_tokens_with_two_profiles_have_nothing_in_common_but_code() {
     assert_eq!(pids.len(), 2, "{:#?}", status.upstreams);
     let c = bed.another("carol", "c");
     assert_eq!(c.run("typeof mcp")["returnValue"], "undefined");
+}
+
+#[test]
+fn packages_and_credentials_are_those_of_the_tokens_own_profile() {
+    let home = Home::new();
+    let section = |name: &str, packages: &str| {
+        let servers = home.path(&format!("servers-{name}.json"));
+        let mut entry = mirror(&home, json!({}));
+        entry["env"]["API_KEY"] = json!(format!("key-of-{name}"));
+        fs::write(&servers, json!({ "mcpServers": { "m": entry } }).to_string()).expect("writes");
+        format!("[profiles.{name}]\npackages = [{packages}]\nmcp-config = \"{}\"\n", servers.display())
+    };
+    let sections = section("a", "\"npm:ms@2.1.3\"") + &section("b", "");
+    let bed = HttpBed::in_home(&home, &sections);
+    let (a, b) = (bed.another("alice", "a"), bed.another("bob", "b"));
+
+    let import = "(await import('npm:ms')).default('2 days')";
+    assert_eq!(a.run(import)["returnValue"], 172_800_000);
+    for other in [&b, &bed.client] {
+        let refused = other.run(import);
+        assert_eq!(refused["error"]["type"], "dependency", "{refused:#}");
+    }
+    let listed = |client: &HttpClient| client.ask("tools/list", json!({})).to_string();
+    assert!(
+        listed(&a).contains("Packages: npm:ms (") && listed(&b).contains("Packages: none."),
+        "{}",
+        listed(&a)
+    );
+
+    for client in [&a, &b] {
+        assert_eq!(client.run("await mcp.m.meta({})")["status"], "success");
+    }
+    let status = bed.daemon.status();
+    let keys = |pid: &u32| {
+        let env = fs::read_to_string(format!("/proc/{pid}/environ")).expect("a process of ours");
+        let keys = env.split('\0').filter_map(|line| line.strip_prefix("API_KEY=").map(str::to_owned));
+        keys.collect::<Vec<_>>()
+    };
+    let mut keys: Vec<_> = status.upstreams.iter().flat_map(|server| server.pids.iter().map(keys)).collect();
+    keys.sort();
+    assert_eq!(keys, [["key-of-a"], ["key-of-b"]], "each process has the one key of its user");
 }
 
 #[test]
