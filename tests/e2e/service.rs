@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use conductor_protocol::{AdminReply, AdminRequest};
 use conductor_tests::{DEADLINE, Daemon, Home, Manager, Operator, Process, Shim, binaries, wait_for};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Short, so that a test sees several rounds; long enough for a worker to boot on a loaded machine.
 const WATCHDOG: Duration = Duration::from_secs(8);
@@ -322,6 +322,33 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert!(output.status.success(), "{words}");
     let ours: Vec<_> = words.lines().filter(|line| line.contains("conductor")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
+}
+
+/// Reads launchd's agent as macOS does, and prints it as JSON.
+const READ_AGENT: &str =
+    "import json, plistlib, sys; json.dump(plistlib.load(open(sys.argv[1], 'rb')), sys.stdout)";
+
+#[test]
+fn the_agent_of_launchd_is_one_and_every_key_has_its_reason() {
+    let home = Home::new();
+    let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/dev.conductor.conductord.plist");
+    let mut read = home.command(Path::new("python3"));
+    let output = read.args(["-I", "-c", READ_AGENT]).arg(&agent).output().expect("python3 is there");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(document["Sockets"]["Listener"]["SockPathMode"], 0o600);
+    assert_eq!(document["Umask"], 0o077);
+    assert_eq!(document["ProgramArguments"], json!(["@CONDUCTORD@"]));
+    let drains = document["ExitTimeOut"].as_u64().expect("a number");
+    assert!(drains > 30, "longer than calls may take to finish: {drains}");
+    // What says itself what it is.
+    let plain = ["Label", "ProgramArguments", "StandardErrorPath"];
+    let text = fs::read_to_string(&agent).expect("is there");
+    let lines: Vec<&str> = text.lines().collect();
+    for key in document.as_object().expect("a dictionary").keys().filter(|key| !plain.contains(&key.as_str()))
+    {
+        let at = lines.iter().position(|line| *line == format!("\t<key>{key}</key>")).expect("is a line");
+        assert!(lines[at - 1].trim_end().ends_with("-->"), "{key} has no reason above it");
+    }
 }
 
 #[test]
