@@ -5,12 +5,13 @@ use std::fs;
 use super::repository;
 
 /// The enumerations whose errors reach operators. Other errors come as the cause behind one of these.
-const ERRORS: [(&str, &str); 19] = [
+const ERRORS: [(&str, &str); 20] = [
     ("daemon/src/supervisor.rs", "StartError"),
     ("daemon/src/listener.rs", "ClaimError"),
     ("daemon/src/service.rs", "ServiceError"),
     ("daemon/src/config.rs", "ConfigError"),
     ("daemon/src/profile.rs", "ProfileError"),
+    ("daemon/src/http/answer.rs", "Refusal"),
     ("daemon/src/http/tokens.rs", "TokenError"),
     ("daemon/src/http/tls.rs", "TlsError"),
     ("daemon/packages/src/error.rs", "LayerError"),

@@ -50,7 +50,8 @@ pub struct HttpSection {
     /// Origins of web pages that may call, as `https://NAME[:PORT]`, beside those of this machine itself.
     #[schemars(extend("default" = []))]
     pub allowed_origins: Vec<String>,
-    /// File with the certificate and its chain, in PEM. With it and `tls-key` the daemon speaks HTTPS alone.
+    /// File with the certificate and its chain, in PEM. With it and `tls-key` the daemon speaks HTTPS alone. A renewed
+    /// one is taken by itself.
     #[schemars(extend("x-default" = "none, no TLS"))]
     pub tls_cert: Option<PathBuf>,
     /// File with the certificate's private key, in PEM, that nobody else can read.

@@ -305,7 +305,7 @@ pub struct PolicySection {
     /// Packages, in these versions, that the environment may ask for; also the list of a session that asks for none.
     #[schemars(extend("x-default" = "every package"))]
     pub packages: Option<Vec<String>>,
-    /// Profiles that the environment may name. Another is refused even if excess is cut.
+    /// Profiles that the environment may name, and that tokens of HTTP may be for. Another is refused even if excess is cut.
     #[schemars(extend("x-default" = "every profile"))]
     pub profiles: Option<Vec<String>>,
     /// Directories in which the environment may put a workspace.
