@@ -1,5 +1,6 @@
 //! Measures workers: boot, one trivial run, CPU, against a bare `deno run` of an empty file with the same flags, and the
-//! same boot without the jail.
+//! same boot without the jail. Then what a run costs whose memory is looked at: the same computation with the usual limit, at
+//! its limit, where the looks are closest, and with a limit so far away that nobody looks.
 //!
 //! `cargo run -p conductor-pool --example worker_cost -- /path/to/deno [ROUNDS]`
 
@@ -12,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_pool::{DenoSpawn, Grants, Job, RunLimits, SpawnConfig, WorkerSource as _, WorkerSpec};
+use conductor_pool::{
+    DenoSpawn, Grants, Job, RunLimits, SpawnConfig, Verdict, WorkerSource as _, WorkerSpec,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,15 @@ const BARE: [&str; 10] = [
     "--no-check",
     "--v8-flags=--max-old-space-size=256",
 ];
+
+/// Some 300 ms.
+const COMPUTING: &str = "let x = 0; for (let i = 0; i < 30_000_000; i++) x = (x * 31 + i) | 0; return x;";
+
+/// So far away that the first look comes after seconds.
+const NO_LIMIT_MIB: u32 = 1 << 20;
+
+/// Little more than a worker has.
+const CLOSE_MIB: u32 = 96;
 
 fn main() -> Result<(), Box<dyn Error>> {
     conductor_pool::launcher::run_if_asked();
@@ -91,7 +103,7 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         // A call comes some time after the boot, when V8's helper threads have finished theirs.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let started = Instant::now();
-        let (report, reaped) = worker.run(trivial(), None, CancellationToken::new()).await;
+        let (report, reaped) = worker.run(job("return 1;"), None, CancellationToken::new()).await;
         add("run of `return 1`, wall", started.elapsed());
         add("run of `return 1`, CPU", report.cpu);
         let started = Instant::now();
@@ -99,12 +111,47 @@ async fn measure(deno: &Path, rounds: usize, dir: &Path) -> Result<(), Box<dyn E
         add("report to reaped, wall", started.elapsed());
         add("worker's whole life, CPU", children_cpu()? - cpu);
     }
-    for (what, samples) in &mut samples {
+    tell(&mut samples);
+    looks(&source, &spec, rounds).await
+}
+
+/// One after the other, so that whatever else the machine does meets all of them.
+async fn looks(source: &DenoSpawn, spec: &WorkerSpec, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let limits = [
+        ("never looked at", NO_LIMIT_MIB),
+        ("usual limit", spec.max_memory_mib),
+        ("at its limit", CLOSE_MIB),
+    ];
+    let mut samples: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for _ in 0..rounds {
+        for (what, max_memory_mib) in limits {
+            let worker = source.boot(Arc::new(WorkerSpec { max_memory_mib, ..spec.clone() })).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let started = Instant::now();
+            let (report, reaped) = worker.run(job(COMPUTING), None, CancellationToken::new()).await;
+            samples.entry(what).or_default().push(ms(started.elapsed()));
+            if !matches!(report.verdict, Verdict::Settled { .. }) {
+                return Err(format!("{what}: {:?}", report.verdict).into());
+            }
+            reaped.await;
+        }
+    }
+    println!("a computation:");
+    tell(&mut samples);
+    let middle = |what: &str| samples[what][(rounds - 1) / 2];
+    for (what, _) in &limits[1..] {
+        println!("{what}: {:.3} of never", middle(what) / middle("never looked at"));
+    }
+    Ok(())
+}
+
+/// Sorts the samples.
+fn tell(samples: &mut BTreeMap<&str, Vec<f64>>) {
+    for (what, samples) in samples {
         samples.sort_by(f64::total_cmp);
         let at = |share: usize| samples[(samples.len() - 1) * share / 100];
         println!("{what:26} p50 {:6.2}  p90 {:6.2}  min {:6.2} ms", at(50), at(90), at(0));
     }
-    Ok(())
 }
 
 fn bare(deno: &Path, script: &Path, deno_dir: &Path) -> Result<(), Box<dyn Error>> {
@@ -119,10 +166,10 @@ fn bare(deno: &Path, script: &Path, deno_dir: &Path) -> Result<(), Box<dyn Error
     if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", deno.display()).into()) }
 }
 
-fn trivial() -> Job {
+fn job(code: &str) -> Job {
     Job {
         execution_id: String::new(),
-        code: "return 1;".to_owned(),
+        code: code.to_owned(),
         api_name: "api".to_owned(),
         globals: serde_json::Map::new(),
         imports: Default::default(),
