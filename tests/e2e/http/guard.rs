@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use conductor_tests::http::{CONFIG, HttpBed, Reply, add_token, address, connect, raw, request};
+use conductor_tests::http::{CONFIG, HttpBed, HttpClient, Reply, add_token, address, connect, raw, request};
 use conductor_tests::{DEADLINE, Daemon, Home, wait_for};
 use serde_json::{Value, json};
 
@@ -59,6 +59,20 @@ fn strangers_and_pages_of_others_are_refused_with_the_cure() {
     assert!(status.refused["forbidden"] >= 5 && status.refused["unauthorized"] >= 5, "{status:#?}");
     let log = fs::read_to_string(bed.home.log_file()).expect("a log");
     assert!(!log.contains(token.as_str()), "no token is logged");
+}
+
+#[test]
+fn strangers_are_answered_before_their_body_is_read() {
+    // Longer than the test waits for an answer: whoever waited for the body would give none.
+    let bed = HttpBed::new("body-timeout = \"5m\"");
+    let stranger = HttpClient { token: "cnd_wrong".into(), ..bed.client.clone() };
+    let page = [("Content-Length", "100"), ("Origin", "http://evil.example")];
+    let heads =
+        [(stranger.head("POST", &[("Content-Length", "100")]), 401), (bed.client.head("POST", &page), 403)];
+    for (head, status) in heads {
+        let answer = raw(bed.client.address, format!("{head}\r\n").as_bytes());
+        assert_eq!(Reply::parse(&answer).status, status, "{head}: {answer}");
+    }
 }
 
 #[test]
