@@ -1,19 +1,29 @@
-//! Twenty-one secrets, each in another place that conductor reads, keeps or stands beside, are in nothing that anybody else
+//! Twenty-three secrets, each in another place that conductor reads, keeps or stands beside, are in nothing that anybody else
 //! gets to see: in no answer, log, status, report of an operator's command or file, in no spelling.
+//!
+//! Those of a login come from one: the daemon has registered at an issuer and keeps what that gave it. The token for HTTP is
+//! the daemon's own, too.
+
+#[path = "../../../daemon/upstream/tests/upstream/auth/site.rs"]
+mod site;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use conductor_protocol::AdminRequest;
-use conductor_protocol::operation::Operation;
+use conductor_protocol::operation::{LoginBegun, Operation, ServerLogin};
+use conductor_protocol::{AdminReply, AdminRequest};
+use conductor_tests::http::{self, HttpClient};
 use conductor_tests::{Daemon, Home, Operator, Shim, binaries};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::fixtures::{default_place, recorder, shown, tool, write};
+use site::{Issued, Site, browse, consent};
 
 /// What is planted where.
-const PLANTED: [(&str, &str); 21] = [
+const PLANTED: [(&str, &str); 22] = [
     ("a variable of a server", "c4n4ry-Aq01-literal-of-a-server"),
     ("a variable of the session, for a server", "c4n4ry-Bw02-variable-for-a-server"),
     ("a file, for a server", "c4n4ry-Ce03-file-for-a-server"),
@@ -35,7 +45,15 @@ const PLANTED: [(&str, &str); 21] = [
     ("an access token", "c4n4ry-Sl19-access-of-a-login"),
     ("a refresh token", "c4n4ry-Tz20-refresh-of-a-login"),
     ("a client secret", "c4n4ry-Ux21-client-of-a-login"),
+    ("a code of a login", "c4n4ry-Vb22-code-of-a-login"),
 ];
+
+const OF_LOGINS: Issued = Issued {
+    access: "c4n4ry-Sl19-access-of-a-login",
+    refresh: "c4n4ry-Tz20-refresh-of-a-login",
+    code: "c4n4ry-Vb22-code-of-a-login",
+    client_secret: Some("c4n4ry-Ux21-client-of-a-login"),
+};
 
 fn planted(place: &str) -> &'static str {
     PLANTED.iter().find(|(name, _)| *name == place).map(|(_, secret)| *secret).expect("is planted")
@@ -74,10 +92,16 @@ const SEARCH: &str = "const found = [];\n\
     await look(() => Deno.inspect(process, { depth: 4, showHidden: true }));\n\
     await look(() => conductor.result(RESULT));\n\
     for (const variable of ['A_TOKEN', 'GIVEN', 'KEPT']) await look(() => mcp.stdio.reveal({ variable }));\n\
-    for (const name of ['http', 'dead', 'broken', 'other', 'remote']) {\n\
+    await look(() => mcp.guarded.repeat({}));\n\
+    for (const name of ['http', 'dead', 'broken', 'guarded', 'other', 'remote']) {\n\
       for (const method of ['listTools', 'listResources']) await look(async () => (await mcpFactory.load(name))[method]());\n\
     }\n\
     console.log(found); console.error(found); found.map((it) => typeof it === 'string' ? it : Deno.inspect(it, { depth: 9 })).join('\\n')";
+
+/// What an agent on HTTP may see more of than the others: the daemon's own user and the login.
+const SEARCH_OVER_HTTP: &str = "const found = [Deno.inspect(globalThis, { depth: 4, showHidden: true }), await mcp.guarded.repeat({})];\n\
+    for (const path of FILES) found.push(await Deno.readTextFile(path).catch((error) => error.stack));\n\
+    console.log(found); found.join('\\n')";
 
 /// Each dies in its own way, with whatever its last words are.
 const DEATHS: [&str; 5] = [
@@ -90,7 +114,11 @@ const DEATHS: [&str; 5] = [
 
 struct Bed {
     home: std::sync::Arc<Home>,
-    _daemon: Daemon,
+    daemon: Daemon,
+    /// The server `guarded` and its issuer.
+    site: Site,
+    issuer: Runtime,
+    agent: HttpClient,
     /// Files that hold secrets because a test has put them there.
     own: Vec<String>,
 }
@@ -110,9 +138,6 @@ fn bed() -> Bed {
         home.home().join(".npmrc"),
         &format!("//r.example/:_authToken={}\n", planted("the user's registry token")),
     );
-    let login = json!({ "format": 1, "server": "https://s.example/", "client_secret": planted("a client secret"), "redirect_uri": "x",
-        "credentials": { "token_response": { "access_token": planted("an access token"), "refresh_token": planted("a refresh token") } } });
-    keep(home.home().join(".local/state/conductor/upstreams/auth/planted.json"), &login.to_string());
     let mut stdio = recorder(&home, "stdio");
     stdio["env"]["A_TOKEN"] = json!(planted("a variable of a server"));
     stdio["env"]["GIVEN"] = json!("Bearer ${env:UPSTREAM_TOKEN}");
@@ -123,17 +148,47 @@ fn bed() -> Bed {
     let dead = json!({ "command": "sh", "args": ["-c", "echo \"$0 $A_KEY\" >&2; exit 3", "${env:SERVER_ARG_TOKEN}"],
         "env": { "A_KEY": planted("a variable of a server") } });
     let broken = json!({ "command": "sh", "env": { "A_TOKEN": planted("a variable of a server"), "B": "${env:UNSET_HERE}" } });
-    write(&default_place(&home), &json!({ "stdio": stdio, "http": http, "dead": dead, "broken": broken }));
+    let issuer = Runtime::new().expect("a runtime");
+    let site = issuer.block_on(Site::start(OF_LOGINS));
+    let servers =
+        json!({ "stdio": stdio, "http": http, "dead": dead, "broken": broken, "guarded": site.entry() });
+    write(&default_place(&home), &servers);
     let mut other = recorder(&home, "other");
     other["env"]["OTHER_TOKEN"] = json!(planted("a server of another profile"));
     let remote = json!({ "url": "http://127.0.0.1:9/", "headers": { "X-Api-Key": planted("a header of another profile") } });
     write(&home.path("other.json"), &json!({ "other": other, "remote": remote }));
     own.extend([default_place(&home), home.path("other.json")].map(|path| path.display().to_string()));
-    home.configure("[profiles.default]\nheap-mib = 64\nmax-inline-bytes = 8388608\n[profiles.other]\nmax-inline-bytes = 1024\n");
+    home.configure("[http]\nenabled = true\nlisten = [\"127.0.0.1:0\"]\n[profiles.default]\npackages = []\nheap-mib = 64\nmax-inline-bytes = 8388608\n[profiles.other]\nmax-inline-bytes = 1024\n");
     let daemon = Daemon::start_with(&home, |command| {
         command.env("CONDUCTOR_LOG", "trace").env("CONDUCTOR_SECRET", planted("the daemon's environment"));
     });
-    Bed { home, _daemon: daemon, own }
+    let agent = HttpClient { address: http::address(&daemon), token: http::add_token(&home, "agent", None) };
+    Bed { home, daemon, site, issuer, agent, own }
+}
+
+/// A user logs in at the server `guarded`; gives the file in which the daemon keeps what it got.
+fn log_in(bed: &Bed) -> PathBuf {
+    let login =
+        Operation::AuthLogin { server: "guarded".into(), client_id: None, scopes: Vec::new(), port: 0 };
+    let begun: LoginBegun = read(Operator::operate(&bed.home.socket(), &[], &login).expect("is answered"));
+    let browser = bed.issuer.spawn(async move { browse(&consent(&begun.url).await).await });
+    let finish = Operation::AuthFinish { login: begun.login };
+    let login: ServerLogin = read(Operator::operate(&bed.home.socket(), &[], &finish).expect("is answered"));
+    let page = bed.issuer.block_on(browser).expect("the browser gets a page");
+    assert_eq!((login.state.as_str(), page.contains("You are logged in")), ("logged-in", true), "{page}");
+    let kept =
+        fs::read_dir(bed.home.home().join(".local/state/conductor/upstreams/auth")).expect("logins are kept");
+    let kept: Vec<PathBuf> = kept.map(|entry| entry.expect("is readable").path()).collect();
+    let [file] = kept.as_slice() else { panic!("one login is kept: {kept:?}") };
+    let text = fs::read_to_string(file).expect("is readable");
+    for place in ["an access token", "a refresh token", "a client secret"] {
+        assert!(text.contains(planted(place)), "{place} is in {text}");
+    }
+    file.clone()
+}
+
+fn read<T: DeserializeOwned>(reply: AdminReply) -> T {
+    serde_json::from_str(&shown(reply)).expect("a report of this type")
 }
 
 /// Another session does its own work with secrets of its own; gives the id of a result that is kept of it.
@@ -183,10 +238,33 @@ fn documents(bed: &Bed, texts: &mut BTreeMap<String, String>) {
     }
 }
 
+/// What an agent on HTTP is told when its token is right, when it is not, and when it stands where it must not.
+fn over_http(bed: &Bed, globals: &Value, texts: &mut BTreeMap<String, String>) {
+    let agent = &bed.agent;
+    let arguments = json!({ "deno_code": SEARCH_OVER_HTTP, "globals": globals, "timeout": 60_000 });
+    let found = agent.ask("tools/call", json!({ "name": "run_deno_code", "arguments": arguments }));
+    assert!(found.to_string().contains("you sent Bearer [redacted]"), "{found}");
+    texts.insert("HTTP".into(), found.to_string());
+    let twice = [("Authorization", format!("Bearer {}", agent.token))];
+    let twice = twice.each_ref().map(|(name, value)| (*name, value.as_str()));
+    texts.insert("HTTP, a token twice".into(), format!("{:?}", agent.send("POST", &twice, "{}")));
+    let url = format!(
+        "POST /mcp?token={} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        agent.token, agent.address
+    );
+    texts.insert("HTTP, a token in the URL".into(), http::raw(agent.address, url.as_bytes()));
+    let broken = agent.head("POST", &[]).replace("\r\nHost", "\nHost\r\n");
+    texts.insert("HTTP, a broken head".into(), http::raw(agent.address, format!("{broken}\r\n").as_bytes()));
+}
+
 fn files(directory: &Path, own: &[String], texts: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() && !path.is_symlink() {
+        // What links lead to (Deno, the user's own files) nobody has written here.
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
             files(&path, own, texts);
         } else if path.is_file() && !own.contains(&path.display().to_string()) {
             let bytes = fs::read(&path).unwrap_or_default();
@@ -197,7 +275,7 @@ fn files(directory: &Path, own: &[String], texts: &mut BTreeMap<String, String>)
 
 #[test]
 fn secrets_are_in_nothing_that_anybody_else_gets_to_see() {
-    let bed = bed();
+    let mut bed = bed();
     let (_other, kept) = innocent(&bed);
     let shim = Shim::session_with(&bed.home, |command| {
         command
@@ -205,12 +283,18 @@ fn secrets_are_in_nothing_that_anybody_else_gets_to_see() {
             .env("SERVER_ARG_TOKEN", planted("an argument of a server"))
             .env("UNRELATED_TOKEN", planted("a variable of the session that is not granted"));
     });
+    // The session's registration is there from its first call on.
+    shim.call("1").value();
+    bed.own.push(log_in(&bed).display().to_string());
     let mut paths: Vec<Value> = bed.own.iter().map(|path| json!(path)).collect();
-    paths.extend([json!("/proc/self/environ"), json!(format!("/proc/{}/environ", bed._daemon.pid()))]);
+    paths.extend([json!("/proc/self/environ"), json!(format!("/proc/{}/environ", bed.daemon.pid()))]);
     let globals = json!({ "FILES": paths, "RESULT": kept });
     let found = shim.call_with(json!({ "deno_code": SEARCH, "globals": globals, "timeout": 60_000 }));
     let found = found.value().as_str().expect("a text").to_owned();
-    assert!(found.contains("the value is [redacted]"), "{found}");
+    for used in ["the value is [redacted]", "you sent Bearer [redacted]"] {
+        assert!(found.contains(used), "{used:?} is in {found}");
+    }
+    assert_eq!(bed.site.state().n_registrations, 1);
     for death in DEATHS {
         shim.call_with(json!({ "deno_code": death, "timeout": 10_000 })).error();
     }
@@ -228,6 +312,7 @@ fn secrets_are_in_nothing_that_anybody_else_gets_to_see() {
         texts.insert(format!("message {}", texts.len()), message.to_string());
     }
     documents(&bed, &mut texts);
+    over_http(&bed, &globals, &mut texts);
     // What the recorders have heard is what they are there for.
     let recorders =
         |path: &str| path.ends_with(".log") && (path.contains("/stdio.") || path.contains("/other."));
@@ -243,7 +328,7 @@ fn secrets_are_in_nothing_that_anybody_else_gets_to_see() {
     }
     assert!(texts["status"].contains("refused with [redacted]"), "{}", texts["status"]);
     for (place, text) in &texts {
-        for (name, secret) in PLANTED {
+        for (name, secret) in PLANTED.into_iter().chain([("a token for HTTP", bed.agent.token.as_str())]) {
             for spelling in spellings(secret) {
                 let at = text.find(&spelling).map(|at| {
                     text[text.floor_char_boundary(at.saturating_sub(200))..]
