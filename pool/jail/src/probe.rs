@@ -138,11 +138,31 @@ pub fn self_test(
     launcher: &Path,
     layers: impl IntoIterator<Item = Layer>,
 ) -> Result<SelfTest, SelfTestError> {
+    test(launcher, |jail| jail.layers = layers.into_iter().collect())
+}
+
+/// The same in a copy of a process that [forks](Jail::forks), with the copy's filter.
+///
+/// # Errors
+/// There is no result. That the jail does not hold is part of one.
+pub fn self_test_of_fork(
+    launcher: &Path,
+    layers: impl IntoIterator<Item = Layer>,
+) -> Result<SelfTest, SelfTestError> {
+    test(launcher, |jail| {
+        jail.layers = layers.into_iter().collect();
+        jail.forks = true;
+    })
+}
+
+fn test(launcher: &Path, set: impl FnOnce(&mut Jail)) -> Result<SelfTest, SelfTestError> {
     let dir = tempfile::tempdir().map_err(SelfTestError::Scene)?;
     let (scene, _listeners) = Scene::set(dir.path()).map_err(SelfTestError::Scene)?;
+    let mut jail = scene.jail(launcher);
+    set(&mut jail);
     let output = Command::new(launcher)
         .args(scene.to_args())
-        .args(scene.jail(launcher, layers).to_args())
+        .args(jail.to_args())
         .stdin(Stdio::null())
         .output()
         .map_err(SelfTestError::Start)?;
@@ -179,6 +199,13 @@ fn probe(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     attempt::prepare(PATIENCE);
     let handles = Handles::open(&scene)?;
     let report = jail.apply(Level::BestEffort, None).map_err(io::Error::other)?;
+    if jail.forks {
+        attempt::go_on_in_a_copy()?;
+        attempt::prepare(PATIENCE);
+        if let Some(filter) = jail.fork_filter()? {
+            filter.install()?;
+        }
+    }
     let findings = probes()
         .map(|probe| Finding { probe: probe.name.to_owned(), errno: probe.run(&scene, &handles).err() })
         .collect();
@@ -233,12 +260,11 @@ impl Scene {
         Ok((scene, Listeners((tcp, udp, path, name))))
     }
 
-    fn jail(&self, launcher: &Path, layers: impl IntoIterator<Item = Layer>) -> Jail {
+    fn jail(&self, launcher: &Path) -> Jail {
         let mut jail = Jail::new(launcher.to_owned());
         // The second is a link, as code could put in the place of what was granted: it must grant nothing.
         jail.read = vec![self.path("granted"), self.path("trap")];
         jail.limits.cpu_seconds = Some(60);
-        jail.layers = layers.into_iter().collect();
         jail
     }
 

@@ -50,7 +50,12 @@ impl Bench {
     }
 
     fn run(&self, layers: &[Layer]) -> SelfTest {
+        self.run_with(layers, None)
+    }
+
+    fn run_with(&self, layers: &[Layer], more: Option<&str>) -> SelfTest {
         let mut command = Command::new(self.program());
+        command.args(more);
         command.args(layers.iter().map(|layer| layer.name())).env_clear().env("TMPDIR", self.home());
         if let Some(user) = self.user {
             command.uid(user).gid(user);
@@ -99,6 +104,16 @@ fn the_whole_jail_stops_every_attempt() {
         assert!(stopped >= 180, "only {stopped} attempts");
         let hardened = bench.run(&Layer::ALL);
         assert_eq!((hardened.broken(), through(&hardened)), (vec![], BTreeSet::new()));
+    }
+}
+
+/// What a template may and its copies may not, the copy's own filter takes away.
+#[test]
+fn a_copy_of_a_process_that_forks_is_in_the_same_jail() {
+    for bench in users() {
+        let (worker, copy) = (bench.run(&Layer::DEFAULT), bench.run_with(&Layer::DEFAULT, Some("forks")));
+        assert_eq!(copy.broken(), Vec::<String>::new(), "user {:?}", bench.user);
+        assert_eq!((&copy.report.layers, through(&copy)), (&worker.report.layers, through(&worker)));
     }
 }
 

@@ -65,6 +65,25 @@ impl ForkFilter {
         Ok(compile(&jail, NOBODY.into(), None)?.map(|program| Self { program }))
     }
 
+    /// Filters this thread's calls, if it is that of the copy.
+    ///
+    /// # Errors
+    /// The kernel refuses the filter.
+    pub(crate) fn install(&self) -> io::Result<()> {
+        let bytes = self.for_pid(std::process::id());
+        let (instructions, _) = bytes.as_chunks::<{ size_of::<sock_filter>() }>();
+        let program: BpfProgram = instructions
+            .iter()
+            .map(|[c0, c1, jt, jf, k @ ..]| sock_filter {
+                code: u16::from_ne_bytes([*c0, *c1]),
+                jt: *jt,
+                jf: *jf,
+                k: u32::from_ne_bytes(*k),
+            })
+            .collect();
+        seccompiler::apply_filter(&program).map_err(io::Error::other)
+    }
+
     /// For the copy `pid`: an array of `struct sock_filter`.
     pub fn for_pid(&self, pid: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.program.len() * size_of::<sock_filter>());

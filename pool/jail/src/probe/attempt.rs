@@ -54,6 +54,19 @@ pub(super) fn prepare(patience: libc::c_uint) {
     }
 }
 
+/// Returns in a copy of this process; the process itself ends as its copy does.
+pub(super) fn go_on_in_a_copy() -> io::Result<()> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    #[expect(unsafe_code, reason = "a fork is unsafe by its type")]
+    // SAFETY: a probe has one thread, so its copy may do what it may.
+    let ForkResult::Parent { child } = unsafe { fork() }? else { return Ok(()) };
+    let ended = waitpid(child, None)?;
+    let status = if let WaitStatus::Exited(_, status) = ended { status } else { 1 };
+    #[expect(clippy::exit, reason = "what it has to do its copy does")]
+    std::process::exit(status);
+}
+
 /// One system call with plain numbers. An argument that the call takes for an address must be that of live memory, or one
 /// that the kernel refuses.
 pub(super) fn call(number: i64, args: [usize; 6]) -> Result<i64, Errno> {
