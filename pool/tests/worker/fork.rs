@@ -35,7 +35,7 @@ impl Ready {
 
     async fn fork(&self) -> Box<dyn Worker> {
         let worker = self.forks.source.boot(Arc::clone(&self.spec)).await.unwrap();
-        assert_eq!(worker.kind(), WorkerKind::Fork);
+        assert_eq!(worker.kind(), WorkerKind::Fork, "{:?}", self.forks.source.fallback(&self.spec));
         worker
     }
 
@@ -69,6 +69,9 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Forks that draw at one time.
+const DRAWING: usize = 10;
+
 /// What a fork draws at random.
 const DRAW: &str = "
     return [crypto.randomUUID(), Math.random(), crypto.getRandomValues(new BigUint64Array(1))[0].toString(),
@@ -78,9 +81,11 @@ const DRAW: &str = "
 
 async fn draws_differ(ready: &Ready, forks: usize) {
     let mut seen = BTreeSet::new();
-    for _ in 0..forks {
-        for value in ready.json(DRAW).await.as_array().unwrap() {
-            assert!(seen.insert(value.to_string()), "{value} was drawn twice");
+    for _ in 0..forks / DRAWING {
+        for drawn in futures_util::future::join_all((0..DRAWING).map(|_| ready.json(DRAW))).await {
+            for value in drawn.as_array().unwrap() {
+                assert!(seen.insert(value.to_string()), "{value} was drawn twice");
+            }
         }
     }
     assert_eq!(seen.len(), 5 * forks);
