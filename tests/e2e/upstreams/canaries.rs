@@ -168,8 +168,13 @@ fn bed() -> Bed {
 
 /// A user logs in at the server `guarded`; gives the file in which the daemon keeps what it got.
 fn log_in(bed: &Bed) -> PathBuf {
-    let login =
-        Operation::AuthLogin { server: "guarded".into(), client_id: None, scopes: Vec::new(), port: 0 };
+    let login = Operation::AuthLogin {
+        server: "guarded".into(),
+        client_id: None,
+        client_secret: None,
+        scopes: Vec::new(),
+        port: 0,
+    };
     let begun: LoginBegun = read(Operator::operate(&bed.home.socket(), &[], &login).expect("is answered"));
     let browser = bed.issuer.spawn(async move { browse(&consent(&begun.url).await).await });
     let finish = Operation::AuthFinish { login: begun.login };
