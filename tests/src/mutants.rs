@@ -125,3 +125,17 @@ fn line(mutation: &Mutation, verdict: &Verdict, took: Duration) -> String {
 fn print(text: &str) {
     println!("{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_can_be_made() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it lies in the workspace");
+        for mutation in mutations() {
+            let text = std::fs::read_to_string(repository.join(mutation.file)).expect("its file is there");
+            assert_eq!(text.matches(mutation.find).count(), 1, "{}: {}", mutation.name, mutation.find);
+        }
+    }
+}

@@ -133,8 +133,8 @@ pub(super) const MUTATIONS: [Mutation; 27] = [
     Mutation {
         name: "seccomp-fork",
         file: FILTER,
-        find: "self.deny_if(libc::SYS_clone, &THREADS.map(|flags| differs(0, flags)));",
-        replace: "",
+        find: "self.deny_if(libc::SYS_clone, &clones);",
+        replace: "drop(clones);",
         red: JAIL,
     },
     // The newer call that forks is let through.
@@ -181,8 +181,8 @@ pub(super) const MUTATIONS: [Mutation; 27] = [
     Mutation {
         name: "close-range",
         file: LAUNCHER,
-        find: "SYS_close_range, 5, libc::c_uint::MAX",
-        replace: "SYS_close_range, 5000, libc::c_uint::MAX",
+        find: "SYS_close_range, first, libc::c_uint::MAX",
+        replace: "SYS_close_range, first + 5000, libc::c_uint::MAX",
         red: "-p conductor-pool --test worker isolation::limits_descriptors",
     },
     // A worker stays in the daemon's session.
