@@ -15,6 +15,7 @@ mod answer;
 mod endpoint;
 mod events;
 mod guard;
+pub mod head;
 mod headers;
 mod listener;
 mod ready;

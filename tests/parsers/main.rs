@@ -39,6 +39,8 @@ targets!(
     expand,
     frame,
     hello,
+    http_head,
+    lockfile,
     mcp_config,
     message,
     operate,

@@ -8,15 +8,17 @@
 //! coverage-guided fuzzer in `tests/fuzz`. Inputs that were worth keeping are in `tests/fuzz/corpus`.
 //!
 //! ```text
+//! head        requests over HTTP, up to what their heads decide
 //! wire        frames, handshake, requests and documents between shim, operator and daemon
 //! messages    JSON-RPC as the shim reads it, events of HTTP servers
 //! worker      what a worker writes on its reply pipe
 //! settings    config.toml, mcp-config.json, permission flags, references in values
-//! packages    package lists and import specifiers
+//! packages    package lists, import specifiers and locks
 //! program     the rewrite of programs, arguments of `run_deno_code`
 //! tools       schemas, declarations and searches of upstream tools
 //! ```
 
+mod head;
 mod messages;
 mod mutator;
 mod packages;
@@ -50,13 +52,15 @@ pub struct Target {
     pub words: &'static [&'static str],
 }
 
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "arguments", check: program::arguments, words: program::ARGUMENT_WORDS },
     Target { name: "config", check: settings::config, words: settings::CONFIG_WORDS },
     Target { name: "event_stream", check: messages::event_stream, words: messages::EVENT_WORDS },
     Target { name: "expand", check: settings::expand, words: settings::REFERENCE_WORDS },
     Target { name: "frame", check: wire::frame, words: &[] },
     Target { name: "hello", check: wire::hello, words: &[] },
+    Target { name: "http_head", check: head::http_head, words: head::HEAD_WORDS },
+    Target { name: "lockfile", check: packages::lockfile, words: packages::LOCK_WORDS },
     Target { name: "mcp_config", check: settings::mcp_config, words: settings::SERVER_WORDS },
     Target { name: "message", check: messages::message, words: messages::MESSAGE_WORDS },
     Target { name: "operate", check: wire::operate, words: wire::DOCUMENT_WORDS },

@@ -43,7 +43,7 @@ pub use error::{LayerError, PinnedLockError};
 pub use fetch::Deno;
 pub use layer::{Layer, LockedPackage, MissingPackage};
 pub use layers::{Change, Layers, LayersConfig, LayersTask, Outdated, Verified};
-pub use lockfile::LockError;
+pub use lockfile::{LockError, Lockfile};
 pub use progress::Progress;
 pub use refusal::{Refusal, RefusalKind};
 pub use request::{Completeness, LayerRequest};

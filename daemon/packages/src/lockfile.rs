@@ -17,9 +17,9 @@ const VERSION: &str = "5";
 pub enum LockError {
     #[error("it is no lock file: {0}")]
     Syntax(String),
-    #[error("it has version {0}; this program reads version {VERSION}")]
+    #[error("it has version {}; this program reads version {VERSION}", .0.escape_debug())]
     Version(String),
-    #[error("it lists {0} without an integrity hash")]
+    #[error("it lists {} without an integrity hash", .0.escape_debug())]
     NoIntegrity(String),
 }
 
@@ -46,7 +46,7 @@ struct RawPackage {
 
 /// What a lock says.
 #[derive(Debug)]
-pub(crate) struct Lockfile {
+pub struct Lockfile {
     /// `npm:axios@1` to `1.7.9`, or `1.7.9_peer@1.0.0`.
     specifiers: BTreeMap<String, String>,
     /// `npm:axios@1.7.9` to what it needs, by the same kind of name.
@@ -63,7 +63,9 @@ pub(crate) struct Node {
 }
 
 impl Lockfile {
-    pub(crate) fn parse(text: &str) -> Result<Self, LockError> {
+    /// # Errors
+    /// It is no lock of the version that is read here, or one without hashes.
+    pub fn parse(text: &str) -> Result<Self, LockError> {
         let raw: Raw = serde_json::from_str(text).map_err(|error| LockError::Syntax(error.to_string()))?;
         if raw.version != VERSION {
             return Err(LockError::Version(raw.version));
@@ -88,12 +90,12 @@ impl Lockfile {
     }
 
     /// The locked version of a package, such as `1.7.9`.
-    pub(crate) fn version_of(&self, package: &Package) -> Option<&str> {
+    pub fn version_of(&self, package: &Package) -> Option<&str> {
         self.specifiers.get(&package.locked_form()).map(|locked| without_peers(locked))
     }
 
     /// The lock's own spelling of a package whose locked version `allowed` allows.
-    pub(crate) fn spelling_within(&self, allowed: &Package) -> Option<Package> {
+    pub fn spelling_within(&self, allowed: &Package) -> Option<Package> {
         if self.version_of(allowed).is_some() {
             return Some(allowed.clone());
         }
@@ -104,7 +106,7 @@ impl Lockfile {
     }
 
     /// The name in the lock of what a package came down to: `npm:axios@1.7.9`.
-    pub(crate) fn id_of(&self, package: &Package) -> Option<String> {
+    pub fn id_of(&self, package: &Package) -> Option<String> {
         let locked = self.specifiers.get(&package.locked_form())?;
         Some(format!("{}@{locked}", package.key()))
     }
@@ -120,7 +122,7 @@ impl Lockfile {
 
     /// The shortest way from `from` to a package that is named `name` (`form-data`, `npm:form-data` or
     /// `npm:form-data@4.0.1`), both ends included.
-    pub(crate) fn path(&self, from: &str, name: &str) -> Option<Vec<String>> {
+    pub fn path(&self, from: &str, name: &str) -> Option<Vec<String>> {
         let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
         let mut queue = VecDeque::from([self.packages.get_key_value(from)?.0.as_str()]);
         while let Some(id) = queue.pop_front() {

@@ -214,13 +214,7 @@ async fn speak(
         let (endpoint, settings) = (endpoint.clone(), settings.clone());
         async move { Ok::<_, Infallible>(endpoint.answer(request, &settings).await) }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(limits.max_header_bytes)
-        .max_buf_size(READ_BYTES.max(limits.max_header_bytes))
-        .serve_connection(TokioIo::new(stream), answer);
+    let served = reader(&limits).serve_connection(TokioIo::new(stream), answer);
     let mut served = pin!(served);
     let ended = tokio::select! {
         // Cancel-safe: the connection is kept, and waited for again.
@@ -234,6 +228,18 @@ async fn speak(
     if let Err(error) = ended {
         tracing::debug!(error = crate::error_chain(&error), "a connection broke");
     }
+}
+
+/// What reads requests off a connection.
+pub(super) fn reader(limits: &HttpLimits) -> http1::Builder {
+    let mut reader = http1::Builder::new();
+    reader
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(limits.max_header_bytes)
+        .max_buf_size(READ_BYTES.max(limits.max_header_bytes));
+    reader
 }
 
 impl std::fmt::Debug for Settings {
