@@ -264,8 +264,9 @@ impl Ground {
                     Some(why) => return Err(why),
                 }
             }
-            let workers = self.workers();
-            let are_spawned = workers.iter().filter(|process| !is_forked(process)).count();
+            // Those that were spawned before count until they are reaped.
+            let children = Process::all().into_iter().filter(|process| process.parent == self.daemon.pid());
+            let are_spawned = children.filter(|process| !is_forked(process)).count();
             if are_spawned as u64 == spawned { Ok(()) } else { Err(format!("{are_spawned}, not {spawned}")) }
         });
         let templates = self.workers().into_iter().filter(|process| self.is_template(process));
