@@ -1,5 +1,5 @@
-//! How many descriptors the daemon may have open, and how many of them its clients may take. Owns nothing; sets the process's
-//! limit once, at start.
+//! How many descriptors the daemon may have open, how many of them its clients may take, and that none reaches what it starts.
+//! Owns nothing; sets the process's limit and flags once, at start.
 //!
 //! Terminals and service managers start programs with a limit of 1024, which is low for old programs' sake, and let each
 //! raise its own. A crowd of clients must not take the descriptors with which workers are started for the others.
@@ -20,6 +20,28 @@ const PER_CLIENT: u64 = 2;
 
 /// Fewer clients than this are let in however low the limit is.
 const FEWEST: u64 = 16;
+
+/// Keeps what the daemon was started with by mistake, such as a file of the shell it came from, to itself: upstream servers
+/// and fetches get what they are meant to have. What the daemon opens from now on is closed on exec anyway.
+///
+/// # Errors
+/// The operating system's: a kernel before Linux 5.11.
+#[cfg(target_os = "linux")]
+pub(crate) fn keep_from_children() -> io::Result<()> {
+    use nix::libc;
+    const FIRST: libc::c_uint = 3;
+    #[expect(unsafe_code, reason = "no safe wrapper of close_range exists in the libraries used here")]
+    // SAFETY: the call takes three integers. It only sets close-on-exec, so no descriptor in use is invalidated.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Nothing: other systems have no such call.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn keep_from_children() -> io::Result<()> {
+    Ok(())
+}
 
 /// Raises the limit as far as it is useful and allowed; gives how many clients may be connected at a time.
 ///

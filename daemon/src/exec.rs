@@ -113,9 +113,7 @@ struct Leased {
 impl Executor {
     pub fn new(parts: Parts) -> Self {
         let Parts { pool, deno, stats, store, packages, upstreams, dirs } = parts;
-        let since_epoch =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let run_id = format!("{:x}", since_epoch.as_secs());
+        let run_id = format!("{:08x}", fastrand::u32(..));
         let own_paths = OwnPaths::new(&dirs);
         let next = AtomicU64::new(1);
         let shares = Shares::default();

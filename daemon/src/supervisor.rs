@@ -258,6 +258,9 @@ impl Supervisor {
     ) -> Result<Self, StartError> {
         // Before anything is started, which would stay behind in the old group.
         let cgroups = Cgroups::settle();
+        if let Err(error) = descriptors::keep_from_children() {
+            tracing::warn!(%error, "upstream servers get what the daemon was started with");
+        }
         let max_connections = descriptors::raise().map_err(StartError::Os)?;
         let stats = Arc::new(Stats::default());
         let file = ConfigFile::new(options.config.as_deref(), dirs.config_file());

@@ -3,12 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use conductor_protocol::{AdminReply, AdminRequest};
 use conductor_tests::{DEADLINE, Daemon, Home, Operator, Shim, wait_for};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::json;
+
+use crate::servers;
 
 /// Waits until this many calls run.
 fn wait_until_busy(daemon: &Daemon, calls: u64) {
@@ -218,6 +222,30 @@ fn a_wrong_command_line_or_configuration_has_its_exit_code() {
         command.arg("--check");
     });
     assert_eq!(check.status.code(), Some(0));
+}
+
+#[test]
+fn what_a_daemon_was_started_with_by_mistake_reaches_no_server() {
+    let home = Home::new();
+    let (leaked, noted) = (home.path("leaked"), home.path("descriptors"));
+    let mut server = servers::mirror(&home, json!({}));
+    // Notes what it was started with, and becomes the server.
+    let mut args =
+        vec![json!("-c"), json!(format!("ls -l /proc/$$/fd > {}; exec \"$0\" \"$@\"", noted.display()))];
+    args.push(server["command"].take());
+    args.append(server["args"].as_array_mut().expect("a list"));
+    (server["command"], server["args"]) = (json!("/bin/sh"), json!(args));
+    servers::configure(&home, &json!({ "mirror": server }));
+    let file = fs::File::create(&leaked).expect("makes a file");
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).expect("it is open");
+    let shown = Command::new("/bin/sh").args(["-c", "ls -l /proc/$$/fd"]).output().expect("a shell starts");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("leaked"), "what is started here gets it");
+    let _daemon = Daemon::start(&home);
+    drop(file);
+    let answer = Shim::session(&home).call("(await mcp.mirror.meta({})) !== undefined");
+    assert_eq!(answer.value(), true);
+    let noted = fs::read_to_string(noted).expect("the server has noted it");
+    assert!(noted.contains(" 2 -> ") && !noted.contains("leaked"), "{noted}");
 }
 
 #[test]
