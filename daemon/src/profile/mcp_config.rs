@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Notes, Origin, ProfileError, Scope, absolute};
+use super::ProfileError;
+use super::expand::Scope;
+use super::origin::{Notes, Origin};
+use super::resolve::absolute;
 use crate::config::{Excess, PolicySection, ProfileSection};
 use crate::upstreams::references;
 

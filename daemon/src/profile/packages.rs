@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use conductor_packages::Allowlist;
 
-use super::{Notes, Origin, ProfileError};
+use super::ProfileError;
+use super::origin::{Notes, Origin};
 use crate::config::{Excess, PolicySection, ProfileSection};
 
 pub(super) const ALLOWED_PACKAGES: &str = "MCP_CONDUCTOR_ALLOWED_PACKAGES";

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use conductor_pool::{Grant, Grants};
 
 use super::expand::{Scope, expand};
-use super::{ProfileError, RUN_ARGS, WORKSPACE, run_args};
+use super::resolve::{RUN_ARGS, WORKSPACE};
+use super::{ProfileError, run_args};
 use crate::config::{Excess, PolicySection};
 use crate::dirs::Dirs;
 
@@ -126,8 +127,10 @@ impl Offer<'_> {
         let home = self.dirs.home.to_string_lossy();
         let scope = Scope { home: &home, project: "", env: &Default::default() };
         let expanded = list.iter().map(|path| expand(path, scope));
-        let wrong =
-            |error: super::ExpandError| ProfileError::Value { variable: "[policy]", why: error.to_string() };
+        let wrong = |error: super::expand::ExpandError| ProfileError::Value {
+            variable: "[policy]",
+            why: error.to_string(),
+        };
         expanded.collect::<Result<_, _>>().map_err(wrong)
     }
 }

@@ -1,4 +1,8 @@
+use super::mcp_config::MCP_CONFIG;
+use super::packages::ALLOWED_PACKAGES;
+use super::resolve::{DEFAULT_TIMEOUT, MAX_TIMEOUT, RUN_ARGS, WORKSPACE};
 use super::*;
+use crate::config::Config;
 
 fn dirs() -> Dirs {
     Dirs::from_env(&BTreeMap::new(), Some("/home/a".into())).expect("has a home")
