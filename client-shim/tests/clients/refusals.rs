@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use crate::home::{Home, Outcome};
 
@@ -76,7 +77,10 @@ fn a_large_file_that_is_right_is_edited() {
 fn without_a_shim_there_is_nothing_to_register() {
     let home = Home::new();
     let alone = home.path("conductorctl");
-    fs::copy(env!("CARGO_BIN_EXE_conductorctl"), &alone).expect("copies");
+    // By a process of its own: what another test starts just then would hold the copy open for writing, and Linux executes no
+    // such file.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_conductorctl")).arg(&alone).status();
+    assert!(copied.expect("cp starts").success());
     let outcome: Outcome =
         home.command_of(&alone, &["client", "add", "cursor", "--yes"]).output().expect("runs").into();
     outcome.fails(&["conductor-shim", "install conductor-shim into the directory of conductorctl"]);

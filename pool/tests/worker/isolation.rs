@@ -242,8 +242,10 @@ fn the_same_holds_for_an_ordinary_user() {
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = |from: &Path, name: &str| {
         let to = dir.path().join(name);
-        std::fs::copy(from, &to).unwrap();
-        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: what another test starts just then would hold the copy open for writing, and Linux
+        // executes no such file.
+        let mut install = std::process::Command::new("install");
+        assert!(install.arg("--mode=755").arg(from).arg(&to).status().unwrap().success());
         to
     };
     let deno = copy(&conductor_deno::testing::deno().path, "deno");
