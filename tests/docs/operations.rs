@@ -10,7 +10,7 @@ const ERRORS: [(&str, &str); 20] = [
     ("daemon/src/listener.rs", "ClaimError"),
     ("daemon/src/service.rs", "ServiceError"),
     ("daemon/src/config.rs", "ConfigError"),
-    ("daemon/src/profile.rs", "ProfileError"),
+    ("daemon/src/profile/resolve.rs", "ProfileError"),
     ("daemon/src/http/answer.rs", "Refusal"),
     ("daemon/src/http/tokens.rs", "TokenError"),
     ("daemon/src/http/tls.rs", "TlsError"),
