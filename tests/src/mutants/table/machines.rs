@@ -75,7 +75,7 @@ pub(super) const MUTATIONS: [Mutation; 13] = [
         file: "daemon/src/session/rounds.rs",
         find: "        call.round += 1;",
         replace: "        call.round += 1;\n        call.cancel.cancel();",
-        red: SESSION,
+        red: "-p conductor-tests --test e2e server_requests::a_suspended_call",
     },
     // Each request in flight is given up when the daemon dies, and sent again all the same.
     Mutation {
