@@ -347,6 +347,8 @@ impl Storm {
                 )
             })
             .collect();
+        let is_boot = |worker: &&Identity| !ran_on.values().any(|ran| ran == *worker);
+        let struck_boots = struck.workers.keys().filter(is_boot).count();
         let excused = |call: &Call| match &call.outcome {
             Outcome::Right => true,
             Outcome::Failed { error, execution, told } => {
@@ -358,7 +360,7 @@ impl Storm {
                     _ => false,
                 };
                 let blows = call.kind.server.and_then(|name| struck.servers.get(name));
-                let by_boots = NO_BOOT.iter().all(|part| told.contains(part));
+                let by_boots = struck_boots >= 3 && NO_BOOT.iter().all(|part| told.contains(part));
                 by_worker
                     || by_boots
                     || blows.is_some_and(|blows| {
