@@ -29,6 +29,9 @@ const MAX_CALLS: usize = 4;
 /// What the socket between client and daemon holds, bytes: little, so that each waits for the other now and then.
 const SOCKET_BYTES: usize = 2048;
 
+/// How often a session may be woken in its life; a hundred times what any seed takes.
+const MAX_STEPS: usize = 100_000;
+
 #[test]
 fn whatever_happens_to_a_session_every_promise_holds() {
     let total = std::cell::RefCell::new((Tally::default(), 0));
@@ -75,7 +78,8 @@ async fn run(seed: u64) -> (Tally, usize) {
         gone.cancel();
     };
     let whole = connection.serve(FrameDecoder::default(), tokio::io::split(ours), serving);
-    tokio::time::timeout(Duration::from_secs(3600), whole).await.expect("the session ends");
+    let whole = tokio::time::timeout(Duration::from_secs(3600), whole);
+    within_steps(whole).await.expect("the session ends");
     let tally = client.await.expect("the client is content");
     drain.abort();
     drop(drain.await);
@@ -85,6 +89,19 @@ async fn run(seed: u64) -> (Tally, usize) {
     assert_nothing_is_left(&session, &lock(&ledger), &tally);
     let answered = lock(&ledger).answered;
     (tally, answered)
+}
+
+/// Fails when `future` goes on without end while no time passes, which no time limit notices: paused time stands still
+/// for as long as anything is ready.
+async fn within_steps<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut steps = 0;
+    std::future::poll_fn(|context| {
+        steps += 1;
+        assert!(steps < MAX_STEPS, "the session runs in circles");
+        future.as_mut().poll(context)
+    })
+    .await
 }
 
 /// The daemon goes down at some time; a session whose client never leaves ends so.
