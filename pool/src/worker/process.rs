@@ -365,8 +365,11 @@ fn reap_all(dead: &Receiver<Dying>) {
             Err(RecvTimeoutError::Timeout) => interval = (interval * 2).min(MAX_REAP_INTERVAL),
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for gone in dying.extract_if(.., Dying::is_gone) {
-            if let Some(done) = gone.done {
+        for mut gone in dying.extract_if(.., Dying::is_gone) {
+            let done = gone.done.take();
+            // Whoever waits is told when nothing is held of it any more.
+            drop(gone);
+            if let Some(done) = done {
                 // Receiver gone: nobody waits for this one.
                 done.send(()).ok();
             }
