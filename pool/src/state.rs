@@ -351,11 +351,13 @@ impl PoolState {
         }
         let (spec, retry_at) = (Arc::clone(&profile.spec), profile.breaker.retry_at());
         out.push(Effect::BreakerOpened { spec, retry_at });
+        if profile.breaker.refusal(now).is_none() {
+            return;
+        }
         for waiter in self.queue.remove_where(|waiter| waiter.profile == id) {
-            if let Some(error) = profile.breaker.refusal(now) {
-                profile.totals.refused_broken += 1;
-                out.push(Effect::Refuse { waiter: waiter.id, error });
-            }
+            let error = profile.breaker.refusal(now).expect("it was asked just now");
+            profile.totals.refused_broken += 1;
+            out.push(Effect::Refuse { waiter: waiter.id, error });
         }
     }
 

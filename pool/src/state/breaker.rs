@@ -1,6 +1,9 @@
 //! When to stop booting workers of a profile that cannot boot. Pure; one per profile.
 //!
 //! Only boots count. A worker that ends while it runs code says nothing about whether the next one will start.
+//!
+//! Callers are held for the first, short time that a breaker is open, and refused only once its probe has failed too: what
+//! killed some boots in a row may be over (a machine out of memory for a moment), and then no call needs to fail for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,11 +76,19 @@ impl Breaker {
         true
     }
 
-    /// The answer to a caller for whom nothing will boot for now.
+    /// The answer to a caller for whom nothing will boot soon; `None` while there is hope.
     pub(super) fn refusal(&self, now: Duration) -> Option<LeaseError> {
+        match self.circuit {
+            Circuit::Open { until, failed_probes: 1.. } if now < until => self.broken(now),
+            _ => None,
+        }
+    }
+
+    /// The answer to a caller whose time is over, if it waited because nothing boots.
+    pub(super) fn broken(&self, now: Duration) -> Option<LeaseError> {
         match (self.circuit, &self.last_error) {
-            (Circuit::Open { until, .. }, Some(error)) if now < until => {
-                Some(LeaseError::Broken { source: Arc::clone(error), retry_in: until - now })
+            (Circuit::Open { until, .. }, Some(error)) => {
+                Some(LeaseError::Broken { source: Arc::clone(error), retry_in: until.saturating_sub(now) })
             }
             _ => None,
         }

@@ -68,13 +68,18 @@ impl PoolState {
             return;
         }
         for waiter in self.queue.remove_where(|waiter| waiter.until <= now) {
-            let error = LeaseError::Busy { queued: self.queue.len(), waited: now - waiter.since };
+            let profile = self.profiles.get_mut(&waiter.profile).expect("a waiter's profile is known");
+            let error = match profile.breaker.broken(now) {
+                Some(broken) => {
+                    profile.totals.refused_broken += 1;
+                    broken
+                }
+                None => {
+                    profile.totals.refused_busy += 1;
+                    LeaseError::Busy { queued: self.queue.len(), waited: now - waiter.since }
+                }
+            };
             out.push(Effect::Refuse { waiter: waiter.id, error });
-            self.profiles
-                .get_mut(&waiter.profile)
-                .expect("a waiter's profile is known")
-                .totals
-                .refused_busy += 1;
         }
     }
 

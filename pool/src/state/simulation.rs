@@ -93,6 +93,14 @@ struct Use {
     used_at: Duration,
     released_at: Duration,
     failures_in_a_row: u32,
+    /// How often its breaker has opened since a boot succeeded.
+    openings: u32,
+}
+
+impl Use {
+    fn boots_again(&mut self) {
+        (self.failures_in_a_row, self.openings) = (0, 0);
+    }
 }
 
 struct World {
@@ -271,7 +279,10 @@ impl World {
                 }
                 Effect::Grant { waiter, worker } => self.check_grant(waiter, worker, what),
                 Effect::Refuse { waiter, error } => self.check_refusal(waiter, &error, what),
-                Effect::BreakerOpened { retry_at, .. } => assert!(retry_at > self.now, "{what}"),
+                Effect::BreakerOpened { spec, retry_at } => {
+                    assert!(retry_at > self.now, "{what}");
+                    self.use_of(&spec).openings += 1;
+                }
                 Effect::Retire { worker, reason } => self.check_retirement(worker, reason, about, what),
             }
         }
@@ -291,7 +302,7 @@ impl World {
                     entry.kind = Some(*kind);
                 }
                 if !entry.outdated && entry.stage == Stage::Booting {
-                    self.uses[entry.spec].failures_in_a_row = 0;
+                    self.uses[entry.spec].boots_again();
                 }
                 if entry.stage != Stage::Dying {
                     (entry.stage, entry.ready_at) = (Stage::Idle, now);
@@ -329,7 +340,7 @@ impl World {
 
     fn outdate(&mut self) {
         self.workers.values_mut().for_each(|worker| worker.outdated = true);
-        self.uses.iter_mut().for_each(|spec| spec.failures_in_a_row = 0);
+        self.uses.iter_mut().for_each(Use::boots_again);
     }
 
     fn check_boot(&mut self, worker: WorkerId, spec: usize, what: &Moment) {
@@ -381,8 +392,9 @@ impl World {
                 assert!(full || self.now >= caller.until, "refused too early: {what}");
             }
             LeaseError::Broken { .. } => {
-                let failures = self.uses[caller.spec].failures_in_a_row;
-                assert!(failures >= self.config.breaker_failures, "broken after {failures}: {what}");
+                let openings = self.uses[caller.spec].openings;
+                let overdue = openings > 0 && self.now >= caller.until;
+                assert!(overdue || openings > 1, "broken after {openings} openings: {what}");
             }
             LeaseError::Draining => assert!(self.draining.is_some(), "{what}"),
             LeaseError::Gone => panic!("{what}"),
@@ -467,7 +479,7 @@ impl World {
                 self.check_no_idling(spec_number, queued, what);
             } else {
                 assert_eq!(of(Stage::Leased) + of(Stage::Booting) + idle + queued, 0, "forgotten: {what}");
-                self.uses[spec_number].failures_in_a_row = 0;
+                self.uses[spec_number].boots_again();
             }
         }
     }
@@ -477,8 +489,9 @@ impl World {
         assert_eq!(profile.boot_failures_in_a_row, failures, "{what}");
         let closed = profile.breaker == BreakerStatus::Closed;
         assert_eq!(closed, failures < self.config.breaker_failures, "{:?}: {what}", profile.breaker);
-        let waits_in_vain = profile.queued > 0 && matches!(profile.breaker, BreakerStatus::Open { .. });
-        assert!(!waits_in_vain, "{what}");
+        let probe_failed = self.uses[spec].openings > 1;
+        let is_open = matches!(profile.breaker, BreakerStatus::Open { .. });
+        assert!(!(profile.queued > 0 && is_open && probe_failed), "waits in vain: {what}");
     }
 
     /// A caller whose profile boots well waits only for boot slots or for room that cannot be made.
