@@ -51,13 +51,9 @@ const FAULTS: [(Fault, usize); 9] = [
 /// it do so late.
 const WAKE: Duration = Duration::from_secs(1);
 
-/// A process younger than this may still boot, and older ones on a busy machine. Those are rarely struck: three boots in a row
-/// that fail are a broken Deno.
+/// A process younger than this may still boot, and older ones on a busy machine. Those are rarely struck: boots in a row
+/// that fail, and the one after a pause too, are a broken Deno.
 const YOUNG_TICKS: u64 = 25;
-
-/// What calls are told when three such boots were struck in a row all the same.
-const NO_BOOT: [&str; 2] =
-    ["workers of this profile fail to start", "Deno ended before it was ready (signal 9)"];
 
 /// What a call is told whose worker was struck after it had its value, while it lingered.
 const STRUCK_LATE: &str = "the program ended with signal 9 after its value was known";
@@ -347,8 +343,6 @@ impl Storm {
                 )
             })
             .collect();
-        let is_boot = |worker: &&Identity| !ran_on.values().any(|ran| ran == *worker);
-        let struck_boots = struck.workers.keys().filter(is_boot).count();
         let excused = |call: &Call| match &call.outcome {
             Outcome::Right => true,
             Outcome::Failed { error, execution, told } => {
@@ -360,9 +354,7 @@ impl Storm {
                     _ => false,
                 };
                 let blows = call.kind.server.and_then(|name| struck.servers.get(name));
-                let by_boots = struck_boots >= 3 && NO_BOOT.iter().all(|part| told.contains(part));
                 by_worker
-                    || by_boots
                     || blows.is_some_and(|blows| {
                         blows.iter().any(|(from, to)| *from <= call.answered && call.sent <= *to + WAKE)
                     })
