@@ -37,7 +37,10 @@ fn a_shim_starts_the_daemon_and_goes_on_after_it_was_killed() {
 
     let code = "Deno.writeTextFileSync(file, 'ran\\n', { append: true }); await new Promise((done) => setTimeout(done, 60_000))";
     let lost = shim.start_call(json!({ "deno_code": code, "globals": { "file": marks } }));
-    wait_for("the call runs", DEADLINE, || fs::read_to_string(&marks).map_err(|error| error.to_string()));
+    wait_for("the call runs", DEADLINE, || match fs::read_to_string(&marks) {
+        Ok(text) if text == "ran\n" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let workers = home.workers();
     assert!(!workers.is_empty());
     first.signal(Signal::SIGKILL);
