@@ -4,16 +4,16 @@
 //! Until `layer.json` is written, as the very last thing, nobody takes it for a layer.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::environment::{FetchEnvironment, Registries};
 use crate::error::LayerError;
@@ -25,7 +25,7 @@ use crate::lockfile::Lockfile;
 use crate::progress::Progress;
 use crate::request::{Completeness, LayerRequest, PinnedLock};
 use crate::specifier::{Package, Registry};
-use crate::store::{Staging, Store};
+use crate::store::{Placed, Staging, Store};
 use crate::tree::{self, Manifest};
 
 /// A layer that is fetched and not yet sealed: Deno may still write into its `DENO_DIR`.
@@ -49,6 +49,9 @@ pub type Warm = Arc<dyn Fn(StagedLayer) -> WarmFuture + Send + Sync>;
 /// What [`Warm`] returns; the error is its text.
 pub type WarmFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
+/// Warming, which another process may be at, takes some hundred milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Everything that one build needs.
 pub(crate) struct Build {
     pub(crate) store: Store,
@@ -69,9 +72,7 @@ impl Build {
         let registries = self.environment.registries();
         let Fetched { packages, missing } = self.fetch(&staging, &registries).await?;
         let name = self.name(&staging, &registries)?;
-        let store = self.store.clone();
-        let placed = blocking("place a package layer", move || store.place(staging, &name)).await?;
-        let staging = match placed {
+        let staging = match self.place(staging, &name).await? {
             Ok(staging) => staging,
             Err(layer) => return Ok(layer),
         };
@@ -159,6 +160,28 @@ impl Build {
             &registries,
             &lock,
         ]))
+    }
+
+    /// Gives the layer its name, or finds one of that name. While another process finishes such a one, this waits, and
+    /// takes its place if that fails.
+    async fn place(&self, mut staging: Staging, name: &str) -> Result<Result<Staging, Layer>, LayerError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let (store, name) = (self.store.clone(), name.to_owned());
+            match blocking("place a package layer", move || store.place(staging, &name)).await? {
+                Placed::Staging(staging) => return Ok(Ok(staging)),
+                Placed::Layer(layer) => return Ok(Err(*layer)),
+                Placed::Waits(waiting) => staging = waiting,
+            }
+            self.progress.send_if_modified(|progress| {
+                std::mem::replace(progress, Progress::Waiting) != Progress::Waiting
+            });
+            if Instant::now() >= deadline {
+                let cause = io::Error::new(io::ErrorKind::WouldBlock, "another process is building it");
+                return Err(LayerError::io("place a package layer")(cause));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn warm(&self, staging: &Staging, record: &Record) -> Result<(), LayerError> {

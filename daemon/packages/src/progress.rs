@@ -12,6 +12,8 @@ pub enum Progress {
     Resolving { seen: u32 },
     /// Downloading. `of` counts the packages resolved, which may be more than are downloaded.
     Fetching { package: String, done: u32, of: u32 },
+    /// Another process finishes a layer of the same packages.
+    Waiting,
     /// Filling Deno's caches with compiled code.
     Warming,
     /// Making it read-only and recording what is in it.
@@ -25,6 +27,7 @@ impl fmt::Display for Progress {
             Self::Resolving { seen: 0 } => f.write_str("resolving"),
             Self::Resolving { seen } => write!(f, "resolving ({seen} packages)"),
             Self::Fetching { package, done, of } => write!(f, "fetching {package} ({done} of {of})"),
+            Self::Waiting => f.write_str("waiting for another process that builds the same"),
             Self::Warming => f.write_str("compiling"),
             Self::Sealing => f.write_str("sealing"),
         }

@@ -87,6 +87,17 @@ impl Staging {
     }
 }
 
+/// What came of giving a name.
+#[derive(Debug)]
+pub(crate) enum Placed {
+    /// It has it, and is to be finished.
+    Staging(Staging),
+    /// There is such a layer already.
+    Layer(Box<Layer>),
+    /// Another process is finishing such a layer, or will turn out not to.
+    Waits(Staging),
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         let Some(in_use) = self.in_use.take() else { return };
@@ -128,20 +139,23 @@ impl Store {
         Ok(Staging { path: directory.keep(), in_use: Some(in_use) })
     }
 
-    /// Gives what was staged its name, or finds that there is a layer of that name already.
-    pub(crate) fn place(&self, mut staging: Staging, name: &str) -> io::Result<Result<Staging, Layer>> {
+    /// Gives what was staged its name, unless somebody else has been faster.
+    pub(crate) fn place(&self, mut staging: Staging, name: &str) -> io::Result<Placed> {
         let _lock = self.lock()?;
         let target = self.root.join(name);
-        if let Ok(layer) = Layer::open(&target) {
-            return Ok(Err(layer));
+        match Layer::open(&target) {
+            Ok(layer) => return Ok(Placed::Layer(Box::new(layer))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Placed::Waits(staging)),
+            Err(_) => {}
         }
-        if target.exists() && !target.join(RECORD).exists() && self.exclusive(&target).is_none() {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is building this layer"));
+        let is_unfinished = target.exists() && !target.join(RECORD).exists();
+        if is_unfinished && self.exclusive(&target).is_none() {
+            return Ok(Placed::Waits(staging));
         }
         self.discard(&target)?;
         fs::rename(staging.path(), &target)?;
         staging.path = target;
-        Ok(Ok(staging))
+        Ok(Placed::Staging(staging))
     }
 
     /// The layer that was built for a request. A damaged one is removed.

@@ -12,10 +12,10 @@ use conductor_packages::{
     Change, FetchEnvironment, LayerError, LayerRequest, Layers, Limits, Outdated, Progress, Pruned,
 };
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::registry::{Fault, Registry, left_and_right};
-use crate::support::{Bed, PATIENCE, deno, import, list, poll, request, work};
+use crate::support::{Bed, PATIENCE, Root, deno, import, list, poll, request, work};
 
 const ARCHIVE: &str = "/npm/left/-/left-1.2.0.tgz";
 const LEFT: &str = "npm:left@^1";
@@ -419,6 +419,38 @@ async fn a_process_that_dies_half_way_leaves_nothing_that_is_taken_for_a_layer()
     }
     let bed = Bed::borrowing(root.path(), registry.environment());
     bed.ensure(LEFT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_is_finishing_is_waited_for_or_done_in_its_place() {
+    let registry = left_and_right().await;
+    for finishes in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let (warms, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, waits) = (Arc::clone(&warms), Arc::clone(&goes_on));
+        let first = Bed::at(Root::Borrowed(root.path().to_owned()), registry.environment(), |config| {
+            config.warm = Some(Arc::new(move |_| {
+                let waits = Arc::clone(&waits);
+                told.notify_one();
+                Box::pin(async move {
+                    waits.notified().await;
+                    if finishes { Ok(()) } else { Err("it may not".to_owned()) }
+                })
+            }));
+        });
+        let building = start(&first.layers, LEFT);
+        warms.notified().await;
+        let second = Bed::borrowing(root.path(), registry.environment());
+        let (sender, mut progress) = watch::channel(Progress::default());
+        let layers = second.layers.clone();
+        let waiting = tokio::spawn(async move { layers.ensure(request(LEFT), &sender).await });
+        progress.wait_for(|progress| *progress == Progress::Waiting).await.unwrap();
+        goes_on.notify_one();
+        let (built, waited) = (building.await.unwrap(), waiting.await.unwrap());
+        assert_eq!(built.is_ok(), finishes, "{built:?}");
+        assert!(waited.is_ok(), "{waited:?}");
+        second.tidy(1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
