@@ -32,7 +32,7 @@ pub mod worker;
 
 pub use config::{ConfigError, PoolConfig};
 #[cfg(target_os = "linux")]
-pub use fork::{DenoWorkers, TemplateTask};
+pub use fork::{DenoWorkers, ForkLimits, TemplateTask, TrialLimits};
 pub use host::{CALL_LIMIT_ERROR, Host, HostCalls, HostError};
 pub use job::{Job, Media, MediaKind, RunEvent, RunLimits, RunReport, Settled, Stream, Thrown, Verdict};
 pub use lease::{Lease, LeaseError};
@@ -40,7 +40,7 @@ pub use source::{SpawnError, Worker, WorkerIdentity, WorkerKind, WorkerSource};
 pub use spawn::{DenoSpawn, Rehearsal, SpawnConfig};
 pub use spec::{Grant, Grants, Packages, WorkerChoice, WorkerSpec};
 pub use state::RetireReason;
-pub use status::PoolStatus;
+pub use status::{ForkFailure, PoolStatus, TemplateEnd, TemplateStatus};
 pub use task::{PoolHandle, PoolTask, pool};
 pub use worker::{USER_LINE_OFFSET, USER_SCRIPT_URL};
 

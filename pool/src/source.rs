@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, RunEvent, RunReport};
 use crate::spec::WorkerSpec;
+use crate::status::TemplateStatus;
 
 /// A boxed future, so that the traits below can be used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,6 +50,11 @@ pub trait WorkerSource: Send + Sync + 'static {
 
     /// Why workers of this spec are not of the kind that it asks for, if at present they are not. For people.
     fn fallback(&self, _spec: &WorkerSpec) -> Option<String> {
+        None
+    }
+
+    /// What forked workers of this spec come from, if any were asked for.
+    fn templates(&self, _spec: &WorkerSpec) -> Option<TemplateStatus> {
         None
     }
 }

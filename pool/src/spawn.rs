@@ -31,9 +31,10 @@ use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
 pub use cgroups::Cgroups;
 use command_line::{CommandLine, environment, reads};
-pub(crate) use deno_dir::Origin;
 use deno_dir::{DenoDir, Directories};
+pub(crate) use deno_dir::{HARNESS, Origin};
 pub use rehearsal::Rehearsal;
+pub(crate) use rehearsal::own_memory;
 use start::{Start, Started};
 
 /// Where [`DenoSpawn`] keeps its files and how it starts workers.
@@ -41,7 +42,7 @@ use start::{Start, Started};
 pub struct SpawnConfig {
     /// A program whose `main` begins with [`launcher::run_if_asked`](crate::launcher::run_if_asked).
     pub launcher: PathBuf,
-    /// Conductor's own cache directory; everything below `deno-dir`, `harness` and `empty` in it belongs to `DenoSpawn`.
+    /// Conductor's own cache directory; everything below `deno-dir`, `harness`, `empty` and `trials` in it belongs to `DenoSpawn`.
     pub cache_dir: PathBuf,
     /// How long a worker may take from its start until it is warm.
     pub boot_timeout: Duration,

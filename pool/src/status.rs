@@ -31,6 +31,9 @@ pub struct ProfileStatus {
     pub source: String,
     /// Why it was not made as the profile asks for.
     pub fallback: Option<String>,
+    /// What its forked workers come from, once one has been asked for.
+    #[serde(default)]
+    pub templates: Option<TemplateStatus>,
     /// Sessions that keep it warm.
     pub registrations: usize,
     pub booting: usize,
@@ -78,6 +81,97 @@ pub struct Totals {
     pub refused_broken: u64,
     /// Workers that ended without a run, by reason; `died` are those that ended by themselves.
     pub retired: BTreeMap<RetireReason, u64>,
+}
+
+/// The templates of a profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateStatus {
+    /// The one whose forks serve.
+    pub serving: Option<ServingTemplate>,
+    pub totals: TemplateTotals,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServingTemplate {
+    pub pid: i32,
+    pub age_ms: u64,
+    pub forks: u32,
+    /// Bytes that it shares with no other process, at the latest look; 0 before the first.
+    pub memory_bytes: u64,
+}
+
+/// Counters since the profile was first used; forgotten when nobody has used it for a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateTotals {
+    /// Templates that have proved themselves and served.
+    pub built: u64,
+    /// Those among them that serve no longer, by reason.
+    pub ended: BTreeMap<TemplateEnd, u64>,
+    /// What went wrong, by kind.
+    pub failures: BTreeMap<ForkFailure, u64>,
+    /// The latest of these, in words.
+    pub last_failure: Option<String>,
+    /// Times that crashes were a pattern, so that workers were spawned for a while.
+    pub gave_up: u64,
+}
+
+impl TemplateTotals {
+    pub(crate) fn ended(&mut self, end: TemplateEnd) {
+        *self.ended.entry(end).or_default() += 1;
+    }
+
+    pub(crate) fn failed(&mut self, failure: ForkFailure, why: &str) {
+        *self.failures.entry(failure).or_default() += 1;
+        self.last_failure = Some(why.to_owned());
+    }
+}
+
+/// Why a template serves no longer. Its children run on, unless it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TemplateEnd {
+    /// Replaced after as many forks as may share an address layout.
+    Forks,
+    /// Replaced at its age, for the same reason.
+    Age,
+    /// Replaced because it had grown.
+    Memory,
+    /// Made from a Deno or from files that have been replaced.
+    Outdated,
+    /// Nobody wanted its workers any more.
+    Unused,
+    /// It did not do what it was asked, or its forks kept crashing.
+    Failed,
+    /// It ended by itself, or somebody killed it.
+    Died,
+}
+
+/// What went wrong with a template or a fork, by where the cure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForkFailure {
+    /// The profile or the machine rules forks out; nothing was tried.
+    Unsuitable,
+    /// This build or processor has no part that forking needs.
+    Unsupported,
+    /// The template did not start.
+    Start,
+    /// It ended, did not answer, answered nonsense, or could not do what it was asked.
+    Template,
+    /// It holds a descriptor of which its children could not have their own.
+    Descriptors,
+    /// Its threads did not end.
+    Threads,
+    /// It named a process that is not its child.
+    ForeignProcess,
+    /// One fork did not become a worker. The call got a spawned one.
+    Child,
+    /// A forked worker ended by a signal that no program dies of by its own doing.
+    Crash,
+    SelfTest,
+    Trial,
+    /// The daemon itself: out of descriptors, or a fault of its own.
+    Daemon,
 }
 
 impl Totals {

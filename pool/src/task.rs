@@ -457,6 +457,7 @@ impl PoolTask {
         let mut status = self.state.status(self.now());
         for (profile, spec) in status.profiles.iter_mut().zip(self.state.specs()) {
             profile.fallback = self.source.fallback(spec);
+            profile.templates = self.source.templates(spec);
         }
         status
     }

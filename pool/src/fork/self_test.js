@@ -47,8 +47,9 @@ worker.terminate();
 check("a worker", answer === 42);
 
 const { randomBytes } = await import("node:crypto");
-check("the process id", Deno.pid === (await import("node:process")).default.pid);
+for (const specifier of preloaded) check(specifier, typeof await api.import(specifier) === "object");
 return {
+  pids: [Deno.pid, (await import("node:process")).default.pid],
   bytes: [...crypto.getRandomValues(new Uint32Array(4))],
   uuid: crypto.randomUUID(),
   number: Math.random(),

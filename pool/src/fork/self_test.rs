@@ -1,7 +1,7 @@
 //! Whether what a template forks is a worker, with this spec's grants and packages: before the first job gets one.
 //!
 //! Two children run one script, side by side. It uses what a fork is most likely to break: timers, threads, the thread
-//! pool, WebAssembly, the garbage collector. What must differ between the children does, and what they must not have, as
+//! pool, WebAssembly, the garbage collector, modules of Node and the packages that this spec imports ahead of time. What must differ between the children does, and what they must not have, as
 //! the kernel tells, they do not have.
 
 use std::collections::BTreeSet;
@@ -36,8 +36,17 @@ pub(super) async fn run(
     for child in [&one, &other] {
         look_at(template.pid(), child).map_err(ForkError::SelfTest)?;
     }
-    let (one, other) = tokio::join!(values(one, job(SCRIPT)), values(other, job(SCRIPT)));
+    let preloaded = spec.packages.as_ref().map_or(&[][..], |packages| &packages.preload);
+    let script =
+        || Job { globals: Map::from_iter([("preloaded".to_owned(), Value::from(preloaded))]), ..job(SCRIPT) };
+    let pids = [&one, &other].map(|child| child.process().pid().as_raw_pid());
+    let (one, other) = tokio::join!(values(one, script()), values(other, script()));
     let (one, other) = (one.map_err(ForkError::SelfTest)?, other.map_err(ForkError::SelfTest)?);
+    for (pid, values) in pids.iter().zip([&one, &other]) {
+        if values.get("pids") != Some(&Value::from([*pid, *pid])) {
+            return Err(ForkError::SelfTest(format!("a fork takes {:?} for its pid", values.get("pids"))));
+        }
+    }
     for key in ["bytes", "uuid", "number", "nodeBytes"] {
         if one.get(key).is_none() || one.get(key) == other.get(key) {
             return Err(ForkError::SelfTest(format!("two forks drew the same {key}")));

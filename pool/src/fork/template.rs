@@ -20,16 +20,16 @@ use super::descriptors::{self, Unfit};
 use super::link::{Link, LinkError};
 use crate::source::SpawnError;
 use crate::spawn::start::{Pipes, Started};
-use crate::spawn::{DenoSpawn, Origin};
+use crate::spawn::{DenoSpawn, Origin, own_memory};
 use crate::spec::WorkerSpec;
+use crate::status::ForkFailure;
 use crate::worker::DenoWorker;
 use crate::worker::process::{Parent, Process, parent_of, pid_of};
 
 /// The library that templates load; empty where there is none.
-const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
+pub(super) const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
 
-/// Deno's idle threads end after ten seconds.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks at its threads.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why there is no template, or no child of one. For people.
@@ -47,8 +47,8 @@ pub(crate) enum ForkError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Unfit(#[from] Unfit),
-    #[error("the template still has {threads} threads after {SETTLED_WITHIN:?}")]
-    Threads { threads: usize },
+    #[error("the template still has {threads} threads after {after:?}")]
+    Threads { threads: usize, after: Duration },
     #[error("the template named a process that is not its child")]
     NotItsChild,
     #[error("a fork did not become a worker")]
@@ -62,6 +62,24 @@ pub(crate) enum ForkError {
     Trial(String),
     #[error("the template's build failed")]
     Panicked(#[source] JoinError),
+}
+
+impl ForkError {
+    pub(super) fn failure(&self) -> ForkFailure {
+        match self {
+            Self::Unsuitable(_) => ForkFailure::Unsuitable,
+            Self::NoLibrary | Self::NoFilter(_) => ForkFailure::Unsupported,
+            Self::Start(_) => ForkFailure::Start,
+            Self::Link(_) => ForkFailure::Template,
+            Self::Unfit(_) => ForkFailure::Descriptors,
+            Self::Threads { .. } => ForkFailure::Threads,
+            Self::NotItsChild => ForkFailure::ForeignProcess,
+            Self::Child(_) => ForkFailure::Child,
+            Self::SelfTest(_) => ForkFailure::SelfTest,
+            Self::Trial(_) => ForkFailure::Trial,
+            Self::Pipes(_) | Self::Panicked(_) => ForkFailure::Daemon,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -95,7 +113,8 @@ impl Template {
         let filter = filter.ok_or(ForkError::NoFilter(None))?;
         let (link, theirs) = Link::pair().map_err(|error| ForkError::Start(SpawnError::Start(error)))?;
         let (process, origin) = spawn.boot_template(spec, LIBRARY, theirs).await.map_err(ForkError::Start)?;
-        link.serving().await?;
+        let limit = spawn.config().boot_timeout;
+        timeout(limit, link.serving()).await.map_err(|_| LinkError::Silent(limit))??;
         Ok(Self { process, link, filter, origin, born: Instant::now(), forks: AtomicU32::new(0) })
     }
 
@@ -104,21 +123,23 @@ impl Template {
     }
 
     /// Waits until it has one thread, which takes as long as Deno keeps idle ones: a fork copies the calling thread alone.
-    pub(super) async fn settle(&self) -> Result<(), ForkError> {
+    pub(super) async fn settle(&self, within: Duration) -> Result<(), ForkError> {
         let task = format!("/proc/{}/task", self.pid().as_raw_pid());
-        let deadline = Instant::now() + SETTLED_WITHIN;
+        let deadline = Instant::now() + within;
         loop {
             let threads = std::fs::read_dir(&task).map_err(Unfit::Look)?.count();
             match threads {
                 1 => return Ok(()),
-                _ if Instant::now() > deadline => return Err(ForkError::Threads { threads }),
+                _ if Instant::now() > deadline => {
+                    return Err(ForkError::Threads { threads, after: within });
+                }
                 _ => sleep(LOOK).await,
             }
         }
     }
 
     /// Tells it what its children do with its descriptors.
-    pub(super) async fn set_up(&self) -> Result<(), ForkError> {
+    pub(super) async fn set_up(&self, limit: Duration) -> Result<(), ForkError> {
         let open =
             |what| File::open(format!("/proc/{}/{what}", self.pid().as_raw_pid())).map_err(Unfit::Look);
         let (maps, task) = (open("maps")?, open("task")?);
@@ -126,7 +147,9 @@ impl Template {
         for descriptor in descriptors::look_at(self.pid())? {
             descriptor.encode(&mut packet);
         }
-        self.link.request(&packet, &[maps.as_fd(), task.as_fd()], drop).await?;
+        let fds = [maps.as_fd(), task.as_fd()];
+        let request = self.link.request(&packet, &fds, drop);
+        timeout(limit, request).await.map_err(|_| LinkError::Silent(limit))??;
         Ok(())
     }
 
@@ -173,6 +196,11 @@ impl Template {
 
     pub(super) fn forks(&self) -> u32 {
         self.forks.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that it shares with no other process.
+    pub(super) fn memory(&self) -> Option<u64> {
+        own_memory(self.pid().as_raw_pid())
     }
 
     pub(super) fn is_alive(&self) -> bool {

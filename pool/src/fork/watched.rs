@@ -11,6 +11,7 @@ use super::template::Template;
 use crate::job::{Job, RunEvent, RunReport};
 use crate::source::{BoxFuture, Reaped, Worker, WorkerIdentity, WorkerKind};
 use crate::spec::WorkerSpec;
+use crate::status::ForkFailure;
 use crate::worker::DenoWorker;
 
 pub(super) struct Watched {
@@ -46,7 +47,8 @@ impl Worker for Watched {
             if let Some(signal) = crash(&report.verdict)
                 && template.is_alive()
             {
-                shelf.crashed(&spec, &format!("forked workers keep crashing (signal {signal})"));
+                let why = format!("forked workers keep crashing (signal {signal})");
+                shelf.crashed(&spec, ForkFailure::Crash, &why);
             }
             (report, reaped)
         })

@@ -24,7 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-const HARNESS: &str = include_str!("../harness/harness.js");
+pub(crate) const HARNESS: &str = include_str!("../harness/harness.js");
 
 const HARNESS_DIR: &str = "harness";
 

@@ -254,7 +254,7 @@ fn cpu_time(pid: i32) -> Option<Duration> {
 }
 
 /// Resident memory that a process shares with no other, in bytes. The worker cannot tell: it sees no `/proc`.
-fn own_memory(pid: i32) -> Option<u64> {
+pub(crate) fn own_memory(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -49,6 +49,7 @@ impl PoolState {
             id: profile.name.clone(),
             source: profile.kind.name().to_owned(),
             fallback: None,
+            templates: None,
             registrations: profile.registrations,
             booting: profile.booting(),
             idle: profile.idle(),

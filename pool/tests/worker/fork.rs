@@ -52,16 +52,16 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned).collect())
 }
 
-fn parent(pid: i32) -> i32 {
+pub(crate) fn parent(pid: i32) -> i32 {
     stat(pid).unwrap()[1].parse().unwrap()
 }
 
 /// Nothing, or a zombie.
-fn is_dead(pid: i32) -> bool {
+pub(crate) fn is_dead(pid: i32) -> bool {
     stat(pid).is_none_or(|stat| stat[0] == "Z" || stat[0] == "X")
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
@@ -229,20 +229,6 @@ async fn forks_that_keep_crashing_are_spawned_instead() {
     assert_eq!(next.kind(), WorkerKind::Spawn);
     let why = ready.forks.source.fallback(&ready.spec).unwrap();
     assert!(why.contains("keep crashing (signal 11)"), "{why}");
-}
-
-#[tokio::test]
-#[ignore = "a minute of waiting for templates; see docs/TESTING.md"]
-async fn templates_that_keep_dying_are_given_up_for_a_while() {
-    let ready = Ready::new().await;
-    for round in 1..=5 {
-        let worker = ready.fork().await;
-        kill_process(Pid::from_raw(parent(worker.identity().pid)).unwrap(), Signal::KILL).unwrap();
-        worker.retire().await;
-        ready.forks.source.boot(Arc::clone(&ready.spec)).await.unwrap().retire().await;
-        let again = ready.forks.source.ready(&ready.spec).await;
-        assert_eq!(again.err().as_deref(), (round == 5).then_some("templates keep dying"));
-    }
 }
 
 #[tokio::test]

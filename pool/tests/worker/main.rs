@@ -8,6 +8,10 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod fork;
 #[cfg(target_os = "linux")]
+mod fork_fallback;
+#[cfg(target_os = "linux")]
+mod fork_rotation;
+#[cfg(target_os = "linux")]
 mod fork_soak;
 mod grants;
 mod hostile;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_pool::{
-    DenoSpawn, DenoWorkers, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig, SpawnError,
-    Verdict, Worker, WorkerChoice, WorkerKind, WorkerSource, WorkerSpec,
+    DenoSpawn, DenoWorkers, ForkLimits, Grant, Grants, Job, RunLimits, RunReport, Settled, SpawnConfig,
+    SpawnError, TrialLimits, Verdict, Worker, WorkerChoice, WorkerKind, WorkerSource, WorkerSpec,
 };
 use serde_json::{Map, Value};
 use tokio::task::AbortHandle;
@@ -30,7 +30,18 @@ pub(crate) struct Forks {
 
 impl Forks {
     pub(crate) fn new(spawn: DenoSpawn) -> Self {
-        let (source, task) = DenoWorkers::new(spawn);
+        Self::with(spawn, Self::limits())
+    }
+
+    /// The product's, but that a Deno is tried once for all tests, unless something has changed: it takes seconds.
+    pub(crate) fn limits() -> ForkLimits {
+        let passed = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("trials"));
+        let defaults = ForkLimits::default();
+        ForkLimits { trial: TrialLimits { passed, ..defaults.trial }, ..defaults }
+    }
+
+    pub(crate) fn with(spawn: DenoSpawn, limits: ForkLimits) -> Self {
+        let (source, task) = DenoWorkers::with_limits(spawn, limits);
         Self { source, task: tokio::spawn(task.run()).abort_handle() }
     }
 }
@@ -75,8 +86,13 @@ impl Bench {
 
     /// A spec without any grant.
     pub(crate) fn spec(&self) -> WorkerSpec {
+        self.spec_of(&conductor_deno::testing::deno().path)
+    }
+
+    /// The same, of a Deno of the test's own.
+    pub(crate) fn spec_of(&self, deno: &Path) -> WorkerSpec {
         WorkerSpec {
-            deno: conductor_deno::testing::deno().path.clone(),
+            deno: deno.to_owned(),
             workspace: self.workspace(),
             grants: Grants::default(),
             protected: BTreeSet::new(),
