@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use conductor_pool::status::{BreakerStatus, PoolStatus};
+use conductor_pool::status::{BreakerStatus, PoolStatus, TemplateStatus};
 use conductor_protocol::status::{
-    DaemonStatus, HttpStatus, PackagesStatus, PoolReport, ProfileStatus, StatusReport,
+    DaemonStatus, HttpStatus, PackagesStatus, PoolReport, ProfileStatus, StatusReport, TemplatesStatus,
 };
 use conductor_protocol::{AdminReply, AdminRequest, PROTOCOL_VERSION, codec, frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -175,6 +175,7 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
             id: profile.id.clone(),
             source: profile.source.clone(),
             fallback: profile.fallback.clone(),
+            templates: profile.templates.as_ref().map(templates),
             grants,
             workspace,
             sessions: profile.registrations as u64,
@@ -189,6 +190,7 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
             },
             last_boot_error: profile.last_boot_error.clone(),
             booted: profile.totals.booted,
+            spawned: profile.totals.booted - profile.totals.forked,
             forked: profile.totals.forked,
             boot_failures: profile.totals.boot_failures,
             boot_p50_ms: profile.boot_p50_us.map(millis),
@@ -198,6 +200,21 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
         max_workers: pool.max_workers as u64,
         max_idle: pool.max_idle as u64,
         profiles: profiles.collect(),
+    }
+}
+
+fn templates(templates: &TemplateStatus) -> TemplatesStatus {
+    let TemplateStatus { serving, totals } = templates;
+    TemplatesStatus {
+        pid: serving.as_ref().map(|it| it.pid),
+        age_ms: serving.as_ref().map_or(0, |it| it.age_ms),
+        forks: serving.as_ref().map_or(0, |it| it.forks.into()),
+        memory_bytes: serving.as_ref().map_or(0, |it| it.memory_bytes),
+        built: totals.built,
+        ended: totals.ended.iter().map(|(end, count)| (end.name().to_owned(), *count)).collect(),
+        failures: totals.failures.iter().map(|(kind, count)| (kind.name().to_owned(), *count)).collect(),
+        last_failure: totals.last_failure.clone(),
+        gave_up: totals.gave_up,
     }
 }
 

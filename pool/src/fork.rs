@@ -157,8 +157,8 @@ impl WorkerSource for DenoWorkers {
             loop {
                 let mut changed = pin!(self.shelf.changed.notified());
                 changed.as_mut().enable();
-                if let Some(spec) = self.shelf.take_news() {
-                    return (spec, WorkerKind::Fork);
+                if let Some(news) = self.shelf.take_news() {
+                    return news;
                 }
                 changed.await;
             }

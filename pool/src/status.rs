@@ -146,6 +146,20 @@ pub enum TemplateEnd {
     Died,
 }
 
+impl TemplateEnd {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forks => "forks",
+            Self::Age => "age",
+            Self::Memory => "memory",
+            Self::Outdated => "outdated",
+            Self::Unused => "unused",
+            Self::Failed => "failed",
+            Self::Died => "died",
+        }
+    }
+}
+
 /// What went wrong with a template or a fork, by where the cure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,6 +186,25 @@ pub enum ForkFailure {
     Trial,
     /// The daemon itself: out of descriptors, or a fault of its own.
     Daemon,
+}
+
+impl ForkFailure {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unsuitable => "unsuitable",
+            Self::Unsupported => "unsupported",
+            Self::Start => "start",
+            Self::Template => "template",
+            Self::Descriptors => "descriptors",
+            Self::Threads => "threads",
+            Self::ForeignProcess => "foreign-process",
+            Self::Child => "child",
+            Self::Crash => "crash",
+            Self::SelfTest => "self-test",
+            Self::Trial => "trial",
+            Self::Daemon => "daemon",
+        }
+    }
 }
 
 impl Totals {

@@ -212,6 +212,8 @@ pub struct ProfileStatus {
     pub source: String,
     /// Why it is not the one that the profile asks for.
     pub fallback: Option<String>,
+    /// Absent as long as nobody has asked for forked workers.
+    pub templates: Option<TemplatesStatus>,
     /// What the code may do, in words.
     pub grants: String,
     pub workspace: String,
@@ -224,10 +226,32 @@ pub struct ProfileStatus {
     pub breaker: String,
     pub last_boot_error: Option<String>,
     pub booted: u64,
-    /// Those among them that were forked.
+    /// Those among them that were started, and those that were forked.
+    pub spawned: u64,
     pub forked: u64,
     pub boot_failures: u64,
     pub boot_p50_ms: Option<f64>,
+}
+
+/// What the forked workers of a profile come from. Counters are since the profile was first used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TemplatesStatus {
+    /// The template whose forks serve, if there is one.
+    pub pid: Option<i32>,
+    pub age_ms: u64,
+    pub forks: u64,
+    /// Memory of its own, at the latest look.
+    pub memory_bytes: u64,
+    /// Templates that have served.
+    pub built: u64,
+    /// Those that serve no longer, by reason: `forks`, `age`, `memory`, `outdated`, `unused`, `failed`, `died`.
+    pub ended: std::collections::BTreeMap<String, u64>,
+    /// What went wrong, by kind.
+    pub failures: std::collections::BTreeMap<String, u64>,
+    pub last_failure: Option<String>,
+    /// Times that forks were given up for a while because they kept crashing.
+    pub gave_up: u64,
 }
 
 /// The packages of one profile.

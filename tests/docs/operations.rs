@@ -5,7 +5,7 @@ use std::fs;
 use super::repository;
 
 /// The enumerations whose errors reach operators. Other errors come as the cause behind one of these.
-const ERRORS: [(&str, &str); 20] = [
+const ERRORS: [(&str, &str); 23] = [
     ("daemon/src/supervisor.rs", "StartError"),
     ("daemon/src/listener.rs", "ClaimError"),
     ("daemon/src/service.rs", "ServiceError"),
@@ -24,6 +24,9 @@ const ERRORS: [(&str, &str); 20] = [
     ("pool/deno/src/fetch/error.rs", "FetchError"),
     ("pool/deno/src/search.rs", "FindError"),
     ("pool/deno/src/search.rs", "ObtainError"),
+    ("pool/src/fork/descriptors.rs", "Unfit"),
+    ("pool/src/fork/link.rs", "LinkError"),
+    ("pool/src/fork/template.rs", "ForkError"),
     ("pool/src/lease.rs", "LeaseError"),
     ("pool/src/source.rs", "SpawnError"),
 ];

@@ -26,6 +26,10 @@ fn a_profile_can_have_its_workers_forked() {
     assert_eq!(shim.call("40 + 2").structured()["worker"], "fork");
     let profile = profile(&daemon);
     assert_eq!((profile.source.as_str(), profile.fallback, profile.boot_failures), ("fork", None, 0));
+    assert!(profile.spawned > 0 && profile.spawned + profile.forked == profile.booted);
+    let templates = profile.templates.expect("one serves");
+    assert_eq!((templates.built, templates.failures.len(), templates.gave_up), (1, 0, 0));
+    assert!(templates.pid.is_some() && templates.memory_bytes > 1 << 20 && templates.forks >= profile.forked);
 
     assert_eq!(shim.call("const t: number = await new Promise(f => setTimeout(f, 5, 7)); t").value(), 7);
     assert!(shim.call("throw new TypeError('here')").error_message().contains("here"));
@@ -41,4 +45,22 @@ fn a_profile_can_have_its_workers_forked() {
             left => Err(format!("{left:?}")),
         }
     });
+}
+
+#[test]
+fn a_profile_that_cannot_be_forked_says_why_and_is_spawned() {
+    let home = Home::new();
+    home.configure("[jail]\nhardened = true\n[profiles.default]\nworker = \"fork\"\n");
+    let daemon = Daemon::start(&home);
+    let shim = Shim::session(&home);
+    assert_eq!(shim.call("40 + 2").structured()["worker"], "spawn");
+    let told = daemon.wait_for_status("the status tells why, though nobody calls", |status| {
+        status.pool.profiles[0].fallback.as_deref().is_some_and(|why| why.contains("`hardened`"))
+    });
+    let profile = &told.pool.profiles[0];
+    let templates = profile.templates.as_ref().expect("one was asked for");
+    assert_eq!((profile.spawned, profile.forked), (profile.booted, 0));
+    assert_eq!((templates.built, &templates.failures), (0, &[("unsuitable".to_owned(), 1)].into()));
+    assert_eq!(templates.last_failure, profile.fallback);
+    assert_eq!(shim.call("40 + 2").structured()["worker"], "spawn");
 }

@@ -1,11 +1,12 @@
 //! The status document as text for 80 to 100 columns. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use conductor_protocol::status::{
     DaemonStatus, DenoStatus, ErrorStatus, ExecutionTotals, HttpStatus, JailStatus, LatencyStatus,
-    PackagesStatus, PoolReport, ProfileStatus, SessionStatus, StatusReport, UpstreamStatus,
+    PackagesStatus, PoolReport, ProfileStatus, SessionStatus, StatusReport, TemplatesStatus, UpstreamStatus,
 };
 
 use super::paint::{Paint, day, millis, printable, size, span};
@@ -140,7 +141,9 @@ impl Page {
             named("not forked", profile.fallback.as_deref().unwrap_or_default()),
             named("last boot error", profile.last_boot_error.as_deref().unwrap_or_default()),
         ];
-        for detail in details.into_iter().flatten() {
+        let templates = profile.templates.iter().flat_map(template_details);
+        let templates = templates.filter_map(|(name, value)| named(name, &value));
+        for detail in details.into_iter().flatten().chain(templates) {
             let text = format!("  {}  {}", printable(&profile.id), hang(&printable(&detail), 4));
             self.line(&self.paint.dim(&text));
         }
@@ -393,6 +396,27 @@ fn profile_row(profile: &ProfileStatus) -> [String; 11] {
         or_dash(&profile.breaker),
         or_dash(&profile.source),
     ]
+}
+
+/// What forked workers come from, under one name each; nothing where nothing has happened.
+fn template_details(templates: &TemplatesStatus) -> [(&'static str, String); 3] {
+    let by_kind = |counts: &BTreeMap<String, u64>| {
+        let counts = counts.iter().map(|(kind, count)| format!("{kind} {count}"));
+        counts.collect::<Vec<_>>().join(", ")
+    };
+    let serving = templates.pid.map(|_| {
+        let (forks, memory) = (count(templates.forks, "fork"), size(templates.memory_bytes));
+        format!("{memory}, {} old, {forks}", span(templates.age_ms))
+    });
+    let mut ended = by_kind(&templates.ended);
+    if !ended.is_empty() {
+        ended = format!("{} built, ended by: {ended}", templates.built);
+    }
+    let mut failures = by_kind(&templates.failures);
+    if templates.gave_up > 0 {
+        failures.push_str(&format!("; given up {}", count(templates.gave_up, "time")));
+    }
+    [("template", serving.unwrap_or_default()), ("templates", ended), ("failed forks", failures)]
 }
 
 fn session_row(session: &SessionStatus) -> [String; 9] {

@@ -13,6 +13,7 @@ use super::crashes::Crashes;
 use super::limits::ForkLimits;
 use super::template::{ForkError, Template};
 use crate::error_chain;
+use crate::source::WorkerKind;
 use crate::spec::{WorkerChoice, WorkerSpec};
 use crate::status::{ForkFailure, ServingTemplate, TemplateEnd, TemplateStatus, TemplateTotals};
 
@@ -38,7 +39,7 @@ struct Entry {
     /// Builds that failed in a row.
     failures: u32,
     crashes: Crashes,
-    /// Nobody has been told of the template that is ready.
+    /// Nobody has been told that a template is ready, or has failed.
     is_news: bool,
     memory: Memory,
     totals: TemplateTotals,
@@ -79,9 +80,13 @@ impl Shelf {
         let entry = entries.entry(Arc::clone(spec)).or_insert_with(|| Entry::new(now));
         entry.used_at = now;
         entry.boots = entry.boots.saturating_add(1);
+        let was_news = entry.is_news;
         entry.drop_outdated(now, &self.limits);
         if entry.is_due(now, spec.worker, &self.limits) {
             entry.is_building = order();
+        }
+        if entry.is_news && !was_news {
+            self.changed.notify_waiters();
         }
         match &entry.life {
             Life::Ready(template) => Some(Arc::clone(template)),
@@ -129,12 +134,16 @@ impl Shelf {
         Some(TemplateStatus { serving, totals: entry.totals.clone() })
     }
 
-    /// A spec for which a template has become ready.
-    pub(super) fn take_news(&self) -> Option<Arc<WorkerSpec>> {
+    /// A spec whose workers have come to be made in another way, and how.
+    pub(super) fn take_news(&self) -> Option<(Arc<WorkerSpec>, WorkerKind)> {
         let mut entries = self.entries();
         let (spec, entry) = entries.iter_mut().find(|(_, entry)| entry.is_news)?;
         entry.is_news = false;
-        Some(Arc::clone(spec))
+        let kind = match entry.life {
+            Life::Ready(_) => WorkerKind::Fork,
+            Life::Wanted | Life::Failed { .. } => WorkerKind::Spawn,
+        };
+        Some((Arc::clone(spec), kind))
     }
 
     /// A worker crashed, or a fork became none. Workers of this spec are spawned for a while if that happens too often.
@@ -144,6 +153,8 @@ impl Shelf {
         debug!(error = why, "a forked worker failed");
         entry.totals.failed(failure, why);
         entry.note_crash(Instant::now(), why, &self.limits);
+        drop(entries);
+        self.changed.notify_waiters();
     }
 
     /// This template is not used any more; its children that work go on.
@@ -158,6 +169,8 @@ impl Shelf {
             entry.totals.failed(error.failure(), &why);
             entry.fail(why, &self.limits);
         }
+        drop(entries);
+        self.changed.notify_waiters();
     }
 
     /// What came of a build.
@@ -191,7 +204,8 @@ impl Shelf {
     /// Drops templates that are dead or not used. Returns those that must have a successor, which is then being built.
     pub(super) fn look_around(&self) -> Vec<Arc<WorkerSpec>> {
         let (now, mut worn) = (Instant::now(), Vec::new());
-        self.entries().retain(|spec, entry| {
+        let mut entries = self.entries();
+        entries.retain(|spec, entry| {
             entry.drop_outdated(now, &self.limits);
             let unused = now.duration_since(entry.used_at);
             if unused < self.limits.unused_after || entry.is_building {
@@ -205,6 +219,9 @@ impl Shelf {
             entry.rest();
             unused < REMEMBERED
         });
+        if entries.values().any(|entry| entry.is_news) {
+            self.changed.notify_waiters();
+        }
         worn
     }
 }
@@ -298,6 +315,7 @@ impl Entry {
     fn fail(&mut self, why: String, limits: &ForkLimits) {
         let pause = limits.retry_after.saturating_mul(1 << self.failures.min(16));
         self.failures += 1;
+        self.is_news = true;
         self.life = Life::Failed { why, until: Instant::now() + pause.min(limits.retry_after_at_most) };
     }
 }

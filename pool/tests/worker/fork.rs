@@ -69,33 +69,9 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Forks that draw at one time.
-const DRAWING: usize = 10;
-
-/// What a fork draws at random.
-const DRAW: &str = "
-    return [crypto.randomUUID(), Math.random(), crypto.getRandomValues(new BigUint64Array(1))[0].toString(),
-        (await import('node:crypto')).randomBytes(8).toString('hex'),
-        [...new Uint8Array(await crypto.subtle.exportKey('raw', await crypto.subtle.generateKey(
-            { name: 'AES-GCM', length: 128 }, true, ['encrypt'])))].join()];";
-
-async fn draws_differ(ready: &Ready, forks: usize) {
-    let mut seen = BTreeSet::new();
-    for _ in 0..forks / DRAWING {
-        for drawn in futures_util::future::join_all((0..DRAWING).map(|_| ready.json(DRAW))).await {
-            for value in drawn.as_array().unwrap() {
-                assert!(seen.insert(value.to_string()), "{value} was drawn twice");
-            }
-        }
-    }
-    assert_eq!(seen.len(), 5 * forks);
-}
-
 #[tokio::test]
 async fn forks_share_nothing_that_must_differ() {
     let ready = Ready::new().await;
-    draws_differ(&ready, 100).await;
-
     // A generator of our own stands for V8's: it must be uniform, and look like what it replaces.
     let random = "
         const buckets = new Array(16).fill(0);
@@ -124,12 +100,6 @@ async fn forks_share_nothing_that_must_differ() {
         try { Deno.dlopen('/lib/x86_64-linux-gnu/libc.so.6', {}); } catch (e) { error = e.name; }
         return [open.includes('ibrary'), error, (await Deno.permissions.query({ name: 'ffi' })).state];";
     assert_eq!(ready.json(library).await, json!([false, "NotCapable", "prompt"]));
-}
-
-#[tokio::test]
-#[ignore = "half a minute; see docs/TESTING.md"]
-async fn ten_thousand_forks_draw_differently() {
-    draws_differ(&Ready::new().await, 9_900).await;
 }
 
 #[tokio::test]

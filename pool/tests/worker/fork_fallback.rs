@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_pool::{
     DenoSpawn, ForkFailure, ForkLimits, Settled, SpawnConfig, TemplateStatus, TrialLimits, Verdict, Worker,
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, Forks, config, job, json, settled};
 
+/// Longer than a test goes on calling, however busy the machine is: what never comes fails, and does not hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
 /// A source whose Deno is `tests/fixtures/false_deno.rs`, with one fault.
 pub(crate) struct Faulty {
     pub(crate) forks: Forks,
@@ -26,6 +29,7 @@ pub(crate) struct Faulty {
     /// Where its Deno is.
     pub(crate) directory: tempfile::TempDir,
     bench: Bench,
+    deadline: Instant,
 }
 
 impl Faulty {
@@ -50,7 +54,7 @@ impl Faulty {
         // A quarter of it is what a template may take for its answer.
         let config = SpawnConfig { boot_timeout: Duration::from_secs(8), ..config(bench.dir.path()) };
         let forks = Forks::with(DenoSpawn::new(config), limits);
-        Self { forks, spec: Arc::new(spec), directory, bench }
+        Self { forks, spec: Arc::new(spec), directory, bench, deadline: Instant::now() + PATIENCE }
     }
 
     pub(crate) fn cache(&self) -> PathBuf {
@@ -63,6 +67,7 @@ impl Faulty {
 
     /// How it is served, and that it is.
     pub(crate) async fn call(&self) -> WorkerKind {
+        assert!(Instant::now() < self.deadline, "{:?}", self.status());
         serve(self.boot().await).await
     }
 

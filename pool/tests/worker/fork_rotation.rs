@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_pool::{
     ForkFailure, ForkLimits, TemplateEnd, WorkerChoice, WorkerKind, WorkerSource as _, WorkerSpec,
@@ -17,7 +17,7 @@ use conductor_pool::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fork::{is_dead, parent, until};
-use crate::fork_fallback::{Faulty, serve};
+use crate::fork_fallback::{Faulty, PATIENCE, serve};
 use crate::support::{Bench, Forks};
 
 /// More than the second until a slow template has one thread.
@@ -212,7 +212,9 @@ async fn calls_go_on_while_a_real_template_is_replaced() {
     let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Fork, ..bench.spec() });
     forks.source.ready(&spec).await.unwrap();
     let served = || forks.source.templates(&spec).unwrap();
+    let deadline = Instant::now() + PATIENCE;
     while served().totals.built < 2 {
+        assert!(Instant::now() < deadline, "{:?}", served());
         let worker = forks.source.boot(Arc::clone(&spec)).await.unwrap();
         assert_eq!(serve(worker).await, WorkerKind::Fork, "{:?}", forks.source.fallback(&spec));
     }

@@ -8,6 +8,8 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod fork;
 #[cfg(target_os = "linux")]
+mod fork_draws;
+#[cfg(target_os = "linux")]
 mod fork_fallback;
 #[cfg(target_os = "linux")]
 mod fork_rotation;

@@ -105,6 +105,17 @@ fn busy() -> StatusReport {
                 id: "87a0fd16c0b6".into(),
                 source: "spawn".into(),
                 fallback: None,
+                templates: Some(TemplatesStatus {
+                    pid: Some(4711),
+                    age_ms: 65_000,
+                    forks: 512,
+                    memory_bytes: 9 << 20,
+                    built: 3,
+                    ended: [("age".to_owned(), 1), ("forks".to_owned(), 1)].into(),
+                    failures: [("child".to_owned(), 2)].into(),
+                    last_failure: None,
+                    gave_up: 1,
+                }),
                 grants: "read /ws".into(),
                 workspace: "/ws".into(),
                 sessions: 1,
@@ -115,7 +126,8 @@ fn busy() -> StatusReport {
                 breaker: "open".into(),
                 last_boot_error: Some("no memory".into()),
                 booted: 1234,
-                forked: 0,
+                spawned: 722,
+                forked: 512,
                 boot_failures: 3,
                 boot_p50_ms: Some(18.04),
             }],
@@ -186,6 +198,9 @@ Pool: 5 workers (limits: 16 in all, 8 idle)
   87a0fd16c0b6  may: read /ws
   87a0fd16c0b6  workspace: /ws
   87a0fd16c0b6  last boot error: no memory
+  87a0fd16c0b6  template: 9 MiB, 1m 5s old, 512 forks
+  87a0fd16c0b6  templates: 3 built, ended by: age 1, forks 1
+  87a0fd16c0b6  failed forks: child 2; given up 1 time
 
 Sessions: 3
   ID  KIND   PID  CLIENT      PROFILE  CALLS  NOW  AGE    DIRECTORY
