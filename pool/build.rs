@@ -25,6 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "fork/src/lib.rs",
     ]);
     compiler.args(["-Copt-level=2", "-Cpanic=abort", "-Cstrip=symbols", "--target", &env::var("TARGET")?]);
+    // The harness closes the library before it imports packages, and calls it afterwards.
+    compiler.arg("-Clink-arg=-Wl,-z,nodelete");
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         compiler.arg(format!("-Clinker={linker}"));
     }

@@ -176,6 +176,7 @@ fn pool_report(pool: &PoolStatus, shared: &Shared) -> PoolReport {
             source: profile.source.clone(),
             fallback: profile.fallback.clone(),
             templates: profile.templates.as_ref().map(templates),
+            left_out: profile.left_out.iter().map(|(package, why)| format!("{package}: {why}")).collect(),
             grants,
             workspace,
             sessions: profile.registrations as u64,

@@ -1,7 +1,7 @@
 //! Workers made by forking a Deno that has booted: two milliseconds instead of twenty, most of them copying page tables.
 //!
-//! Per spec there is one *template* ([`Template`](template::Template)): a Deno process with the harness in it, jailed like a
-//! worker, which never runs a job. Its children are workers, each used once. Templates are built, tried out, replaced and
+//! Per spec there is one *template* ([`Template`](template::Template)): a Deno process with the harness and the spec's
+//! preloaded packages in it ([`preload`]), jailed like a worker, which never runs a job. Its children are workers, each used once. Templates are built, tried out, replaced and
 //! dropped by [`TemplateTask`], beside everything else; [`DenoWorkers`] takes a child of one where there is one that is
 //! ready, and starts a Deno otherwise. So a template that is missing, unfit or broken costs no call.
 //!
@@ -19,13 +19,14 @@ mod descriptors;
 mod limits;
 mod link;
 mod passed;
+mod preload;
 mod self_test;
 mod shelf;
 mod template;
 mod trial;
 mod watched;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -165,6 +166,10 @@ impl WorkerSource for DenoWorkers {
         })
     }
 
+    fn left_out(&self, spec: &WorkerSpec) -> BTreeMap<String, String> {
+        self.shelf.left_out(spec)
+    }
+
     fn fallback(&self, spec: &WorkerSpec) -> Option<String> {
         if spec.worker.is_spawn() {
             return None;
@@ -233,20 +238,7 @@ async fn build(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore, limits: &
         return Err(ForkError::Unsuitable(format!("the jail does not hold: {finding}")));
     }
     trial::of(spawn, &spec.deno, busy, limits).await?;
-    let template = template(spawn, spec, busy, limits).await?;
-    let _testing = busy.acquire().await.expect("nobody closes it");
-    self_test::run(&template, spawn, spec).await?;
-    Ok(template)
-}
-
-/// One that can fork. Boots in its turn, and waits for its threads to end out of it.
-async fn template(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore, limits: &ForkLimits) -> Built {
-    let booting = busy.acquire().await.expect("nobody closes it");
-    let template = Template::boot(spawn, spec).await?;
-    drop(booting);
-    template.settle(limits.settled_within).await?;
-    template.set_up(spawn.config().boot_timeout).await?;
-    Ok(Arc::new(template))
+    preload::proved(spawn, spec, busy, limits).await
 }
 
 /// Why workers with these grants are not forked in this jail, whatever becomes of a template.

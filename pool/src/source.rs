@@ -1,5 +1,6 @@
 //! Where workers come from: the seam between the pool's rules and the operating system.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +47,12 @@ pub trait WorkerSource: Send + Sync + 'static {
     /// Cancel safety: cancel-safe. A change is told once, to one listener.
     fn changed(&self) -> BoxFuture<'_, (Arc<WorkerSpec>, WorkerKind)> {
         Box::pin(std::future::pending())
+    }
+
+    /// Packages of this spec's that a template does not have, so that each worker imports them for itself, and why. For
+    /// people.
+    fn left_out(&self, _spec: &WorkerSpec) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     /// Why workers of this spec are not of the kind that it asks for, if at present they are not. For people.

@@ -29,6 +29,7 @@ use crate::launcher::{Launch, Proof};
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
 use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
+use crate::worker::sharing::Sharing;
 pub use cgroups::Cgroups;
 use command_line::{CommandLine, environment, reads};
 use deno_dir::{DenoDir, Directories};
@@ -108,6 +109,7 @@ impl DenoSpawn {
         spec: &WorkerSpec,
         library: &[u8],
         socket: OwnedFd,
+        sharing: &mut Sharing,
     ) -> Result<(DenoWorker, Origin), SpawnError> {
         let inner = &self.inner;
         let directories = Directories::install(&inner.config.cache_dir).map_err(SpawnError::Prepare)?;
@@ -117,8 +119,10 @@ impl DenoSpawn {
             None => Some(inner.deno_dir(&spec.deno, &directories).await?),
         };
         // Before it starts: what changes while it does makes it outdated.
-        let origin = Origin::of(&spec.deno, own).map_err(SpawnError::Prepare)?;
-        let parts = TemplateParts { library: Some(library), socket: Some(socket) };
+        let origin = Origin::of(&spec.deno, own)
+            .and_then(|origin| origin.with_layer(spec.packages.as_ref()))
+            .map_err(SpawnError::Prepare)?;
+        let parts = TemplateParts { library, socket, sharing };
         Ok((inner.boot_in(spec, &directories, Some(parts)).await?, origin))
     }
 
@@ -166,7 +170,7 @@ impl Inner {
         &self,
         spec: &WorkerSpec,
         directories: &Directories,
-        template: Option<TemplateParts>,
+        template: Option<TemplateParts<'_>>,
     ) -> Result<DenoWorker, SpawnError> {
         let deno_dir = match &spec.packages {
             Some(packages) => packages.deno_dir.clone(),
@@ -213,7 +217,7 @@ impl Inner {
         directories: &Directories,
         deno_dir: &Path,
         files: Files,
-        template: Option<TemplateParts>,
+        template: Option<TemplateParts<'_>>,
     ) -> Result<DenoWorker, SpawnError> {
         if self.config.level == Level::Strict {
             self.proof().await.permits(Level::Strict)?;
@@ -227,8 +231,9 @@ impl Inner {
             // V8's compiler makes new code, and ends the process where it cannot.
             line.args.insert(1, "--v8-flags=--jitless".into());
         }
-        let TemplateParts { library, socket } = template.unwrap_or_default();
-        if let Some(library) = &library {
+        let (mut template, socket) =
+            template.map(|TemplateParts { library, socket, sharing }| ((library, sharing), socket)).unzip();
+        if let Some((library, _)) = &template {
             line.load_library(library).map_err(invalid)?;
         }
         let directory = if reads(spec, &spec.workspace) { &spec.workspace } else { directories.empty() };
@@ -236,7 +241,7 @@ impl Inner {
             harness: directories.harness(),
             deno_dir,
             fills_deno_dir: files == Files::Writable,
-            fork_library: library.as_deref(),
+            fork_library: template.as_ref().map(|(library, _)| library.as_path()),
         };
         let launch = Launch {
             parent: i32::try_from(std::process::id()).expect("Linux pids fit in an i32"),
@@ -257,7 +262,8 @@ impl Inner {
         };
         let started = start.run().await.map_err(SpawnError::Start)?;
         let started = self.enclose(started, spec).await?;
-        DenoWorker::boot(started, line.revoke, spec, library.as_deref(), self.config.boot_timeout).await
+        let template = template.as_mut().map(|(library, sharing)| (library.as_path(), &mut **sharing));
+        DenoWorker::boot(started, line.revoke, spec, template, self.config.boot_timeout).await
     }
 }
 
@@ -289,12 +295,13 @@ impl Inner {
 }
 
 /// What makes a worker a template.
-#[derive(Debug, Default)]
-struct TemplateParts {
+#[derive(Debug)]
+struct TemplateParts<'a> {
     /// What it loads.
-    library: Option<PathBuf>,
+    library: PathBuf,
     /// Its descriptor 5.
-    socket: Option<OwnedFd>,
+    socket: OwnedFd,
+    sharing: &'a mut Sharing,
 }
 
 /// Whether a worker may grow files without a grant: only the one that fills the caches.

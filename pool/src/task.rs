@@ -458,6 +458,7 @@ impl PoolTask {
         for (profile, spec) in status.profiles.iter_mut().zip(self.state.specs()) {
             profile.fallback = self.source.fallback(spec);
             profile.templates = self.source.templates(spec);
+            profile.left_out = self.source.left_out(spec);
         }
         status
     }

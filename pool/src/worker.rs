@@ -18,6 +18,9 @@ pub(crate) mod process;
 mod programs;
 pub(crate) mod progress;
 mod run;
+/// Public as a part of [`frame`].
+#[doc(hidden)]
+pub mod sharing;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,6 +43,7 @@ use frame::{Command, FrameReader, Reply};
 pub use frame::{USER_LINE_OFFSET, USER_SCRIPT_URL};
 use output::{Output, drain};
 use process::{ExitWatch, Process};
+use sharing::Sharing;
 
 /// Largest frame to and from a worker that has no job yet. Its warm-up's results are a few hundred bytes each; what it is
 /// told at boot has to fit into a pipe.
@@ -64,10 +68,12 @@ pub(crate) struct DenoWorker {
     frames: FrameReader,
     /// Bytes that a run may have in memory.
     max_memory: u64,
+    /// Of one that was forked: the first random number that it has drawn, as it says.
+    first_draw: Option<u32>,
 }
 
 impl DenoWorker {
-    /// Waits until a started process is warm. A template is when it can serve; `library` is what it loads.
+    /// Waits until a started process is warm. A template is when it can serve; `template` is what it loads and imports.
     ///
     /// # Cancel safety
     /// Dropping the future kills the process.
@@ -75,10 +81,11 @@ impl DenoWorker {
         started: Started,
         revoke: Revoke,
         spec: &WorkerSpec,
-        library: Option<&Path>,
+        template: Option<(&Path, &mut Sharing)>,
         limit: Duration,
     ) -> Result<Self, SpawnError> {
         let (none, nothing) = (BTreeMap::new(), Vec::new());
+        let (library, sharing) = template.unzip();
         let (spellings, preload) = match &spec.packages {
             Some(packages) => (&packages.spellings, &packages.preload),
             None => (&none, &nothing),
@@ -89,13 +96,15 @@ impl DenoWorker {
             revoke_read: revoke.read,
             revoke_write: revoke.write,
             spellings,
-            preload,
+            preload: sharing.as_ref().map_or(preload, |sharing| &sharing.each),
+            shared: sharing.as_ref().map_or(&nothing, |sharing| &sharing.shared),
             library: library.map(Path::to_string_lossy).as_deref(),
         });
         if command.len() > MAX_BOOT_FRAME {
             return Err(SpawnError::Prepare(io::Error::other("the list of packages is too long")));
         }
-        Self::start(started, &command, spec, limit).await
+        let mut none = Sharing::default();
+        Self::start(started, &command, spec, sharing.unwrap_or(&mut none), limit).await
     }
 
     /// Writes `command` and waits for the process to say that it is ready.
@@ -106,6 +115,7 @@ impl DenoWorker {
         started: Started,
         command: &[u8],
         spec: &WorkerSpec,
+        sharing: &mut Sharing,
         limit: Duration,
     ) -> Result<Self, SpawnError> {
         let deadline = Instant::now() + limit;
@@ -120,10 +130,11 @@ impl DenoWorker {
             replies: receiver(replies)?,
             frames: FrameReader::new(MAX_BOOT_FRAME),
             max_memory: u64::from(spec.max_memory_mib) << 20,
+            first_draw: None,
         };
         worker.process.starts_programs(spec.grants.starts_programs());
         let mut output = Output::new(MAX_BOOT_OUTPUT);
-        match timeout_at(deadline, worker.until_ready(command, &mut output)).await {
+        match timeout_at(deadline, worker.until_ready(command, sharing, &mut output)).await {
             Ok(true) => Ok(worker),
             Ok(false) => Err(worker.failed_boot(output, deadline).await),
             Err(_) => Err(SpawnError::BootTimeout { after: limit }),
@@ -131,7 +142,7 @@ impl DenoWorker {
     }
 
     /// False when the worker closed its channel, broke it, or printed too much instead.
-    async fn until_ready(&mut self, command: &[u8], output: &mut Output) -> bool {
+    async fn until_ready(&mut self, command: &[u8], sharing: &mut Sharing, output: &mut Output) -> bool {
         // The pipe is empty and larger than the frame, so one attempt writes all of it, unless the process is gone.
         if rustix::io::write(&self.commands, command).ok() != Some(command.len()) {
             return false;
@@ -139,8 +150,11 @@ impl DenoWorker {
         loop {
             while let Some(reply) = self.frames.next_reply().transpose() {
                 match reply {
-                    Ok(Reply::Ready {}) => return drain(output, &self.stdout, &self.stderr),
-                    Ok(_) => {}
+                    Ok(Reply::Ready { drawn }) => {
+                        self.first_draw = drawn;
+                        return drain(output, &self.stdout, &self.stderr);
+                    }
+                    Ok(reply) => sharing.note(&reply),
                     Err(_) => return false,
                 }
             }
@@ -158,6 +172,10 @@ impl DenoWorker {
     /// The process itself; it ends with the worker.
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    pub(crate) fn first_draw(&self) -> Option<u32> {
+        self.first_draw
     }
 
     /// Why the boot failed, from the process's own words and status.

@@ -36,6 +36,9 @@ pub(super) async fn run(
     for child in [&one, &other] {
         look_at(template.pid(), child).map_err(ForkError::SelfTest)?;
     }
+    if one.first_draw().is_none() || one.first_draw() == other.first_draw() {
+        return Err(ForkError::SelfTest("the template has drawn random numbers".to_owned()));
+    }
     let preloaded = spec.packages.as_ref().map_or(&[][..], |packages| &packages.preload);
     let script =
         || Job { globals: Map::from_iter([("preloaded".to_owned(), Value::from(preloaded))]), ..job(SCRIPT) };

@@ -1,7 +1,7 @@
 //! The templates that there are, one entry per spec. Whoever boots takes from it, [`TemplateTask`](super::TemplateTask) puts
 //! into it; nobody waits while holding it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -116,6 +116,14 @@ impl Shelf {
                 Some(format!("a template is built once more than {enough} workers have been needed"))
             }
             Life::Wanted => Some("the template waits for others to be built".to_owned()),
+        }
+    }
+
+    /// Packages that the template that is ready does not have, and why.
+    pub(super) fn left_out(&self, spec: &WorkerSpec) -> BTreeMap<String, String> {
+        match self.entries().get(spec).map(|entry| &entry.life) {
+            Some(Life::Ready(template)) => template.left_out.clone(),
+            _ => BTreeMap::new(),
         }
     }
 

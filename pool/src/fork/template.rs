@@ -3,6 +3,7 @@
 //! It never runs a job and holds no secret. Its children die with it, since it is their parent; so each holds on to it,
 //! and it ends when its last child is collected and nobody wants another.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -25,6 +26,7 @@ use crate::spec::WorkerSpec;
 use crate::status::ForkFailure;
 use crate::worker::DenoWorker;
 use crate::worker::process::{Parent, Process, parent_of, pid_of};
+use crate::worker::sharing::Sharing;
 
 /// The library that templates load; empty where there is none.
 pub(super) const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
@@ -57,6 +59,9 @@ pub(crate) enum ForkError {
     Pipes(#[source] io::Error),
     #[error("the self-test failed: {0}")]
     SelfTest(String),
+    /// Never the last word: the next template has it not.
+    #[error("the template has imported what its forks must not share")]
+    Shared,
     /// Told to whoever asks after the one that saw it.
     #[error("this Deno cannot be forked: {0}")]
     Trial(String),
@@ -75,7 +80,7 @@ impl ForkError {
             Self::Threads { .. } => ForkFailure::Threads,
             Self::NotItsChild => ForkFailure::ForeignProcess,
             Self::Child(_) => ForkFailure::Child,
-            Self::SelfTest(_) => ForkFailure::SelfTest,
+            Self::SelfTest(_) | Self::Shared => ForkFailure::SelfTest,
             Self::Trial(_) => ForkFailure::Trial,
             Self::Pipes(_) | Self::Panicked(_) => ForkFailure::Daemon,
         }
@@ -89,6 +94,8 @@ pub(crate) struct Template {
     link: Link,
     filter: ForkFilter,
     origin: Origin,
+    /// Packages that its spec has imported ahead of time and that are not in it, and why.
+    pub(super) left_out: BTreeMap<String, String>,
     born: Instant,
     forks: AtomicU32,
 }
@@ -104,7 +111,11 @@ impl Template {
     ///
     /// # Cancel safety
     /// Dropping the future kills the process.
-    pub(super) async fn boot(spawn: &DenoSpawn, spec: &WorkerSpec) -> Result<Self, ForkError> {
+    pub(super) async fn boot(
+        spawn: &DenoSpawn,
+        spec: &WorkerSpec,
+        sharing: &mut Sharing,
+    ) -> Result<Self, ForkError> {
         if LIBRARY.is_empty() {
             return Err(ForkError::NoLibrary);
         }
@@ -112,10 +123,13 @@ impl Template {
             spawn.jail_of_forks(spec).fork_filter().map_err(|error| ForkError::NoFilter(Some(error)))?;
         let filter = filter.ok_or(ForkError::NoFilter(None))?;
         let (link, theirs) = Link::pair().map_err(|error| ForkError::Start(SpawnError::Start(error)))?;
-        let (process, origin) = spawn.boot_template(spec, LIBRARY, theirs).await.map_err(ForkError::Start)?;
+        let booting = spawn.boot_template(spec, LIBRARY, theirs, sharing);
+        let (process, origin) = booting.await.map_err(ForkError::Start)?;
+        // What a package says in its stead is found out by this and by what follows.
         let limit = spawn.config().boot_timeout;
         timeout(limit, link.serving()).await.map_err(|_| LinkError::Silent(limit))??;
-        Ok(Self { process, link, filter, origin, born: Instant::now(), forks: AtomicU32::new(0) })
+        let left_out = BTreeMap::new();
+        Ok(Self { process, link, filter, origin, left_out, born: Instant::now(), forks: AtomicU32::new(0) })
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -178,7 +192,8 @@ impl Template {
         let go = go(&self.filter, process.pid());
         // While it waits: out of its template's control group into one of its own.
         let started = spawn.enclose(Started { process, pipes }, spec).await.map_err(ForkError::Child)?;
-        DenoWorker::start(started, &go, spec, limit).await.map_err(ForkError::Child)
+        let mut none = Sharing::default();
+        DenoWorker::start(started, &go, spec, &mut none, limit).await.map_err(ForkError::Child)
     }
 
     /// What the template says is not believed: a descriptor may be of any process that it can see.

@@ -91,7 +91,7 @@ async fn run(spawn: &DenoSpawn, deno: &Path, busy: &Semaphore, limits: &ForkLimi
     let only = |value: &String| Grant::Only([value.clone()].into());
     let grants = Grants { net: only(&address), read: only(&files), write: only(&files), ..Grants::default() };
     let spec = WorkerSpec { grants, ..spawn.plain_spec(deno) };
-    let template = super::template(spawn, &spec, busy, limits).await?;
+    let template = super::preload::plain(spawn, &spec, busy, limits).await?;
     let _testing = busy.acquire().await.expect("nobody closes it");
     let scene = [("address", format!("http://{address}")), ("directory", files)];
     let scene = scene.map(|(name, value)| (name.to_owned(), Value::from(value))).into_iter().collect();

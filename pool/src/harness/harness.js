@@ -3,10 +3,12 @@
 // Channel: descriptor 3 brings commands, descriptor 4 takes replies. Both carry frames: length as u32 little-endian,
 // then that many bytes of JSON. The Rust side of each frame is `worker/frame.rs`.
 //
-//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload, library}}   once, before anything else
+//   daemon -> worker   {boot: {workspace, version, revoke_read, revoke_write, spellings, preload, shared, library}}   once, before anything else
 //                      {run: {code, api_name, globals, imports, upstreams, permissions, max_result, max_media, max_calls_in_flight}}   once
 //                      {reply: {id, value | error}}            the answer to a call
-//   worker -> daemon   {ready: {}}                             warm, waits for the job; a template: waits for forks
+//   worker -> daemon   {importing: index}                      a template: it imports this one of `shared` now
+//                      {unfit: {index?, why}}                  a template: its children must not share this package, or any
+//                      {ready: {drawn?}}                       warm, waits for the job; a template: waits for forks
 //                      {settled: {kind, ..}}                   the code has a value, threw, or asked to exit
 //                      {too_large: {}}                         the code has a value of more than max_result bytes
 //                      {open: {handles}}                       what keeps the event loop alive after that
@@ -19,8 +21,9 @@
 // user value is ever returned from an async function of ours (that would look up its `then`). What user code does to
 // this file can spoil only its own result: the daemon treats every byte from here as a claim.
 //
-// With a `library` the process is a template: it says `ready`, and then the call of `fork` returns once in each of its
-// children, which go on as workers. The template itself stays in that call until it ends. See `conductor-fork`.
+// With a `library` the process is a template: it imports `shared`, says `ready`, and then the call of `fork` returns once in
+// each of its children, which go on as workers. The template itself stays in that call until it ends. See `conductor-fork`.
+// Code of packages runs in it before, so what is said of user code holds for that, too.
 //
 // Nor does user code see this file: its stacks hold no frame of ours. Where we start it, nothing of ours is below it
 // (`enter`); nothing of ours waits for it by `await` (`whenSettled`); the errors of functions that it calls begin at its
@@ -48,13 +51,16 @@ const SafeWeakSet = WeakSet;
 const AsyncFunction = (async () => {}).constructor;
 const internals = Deno[Deno.internal];
 // `setTimeout` would do for the timer, but merely naming it makes Deno load Node's timers: 6 ms of CPU per worker.
-const { cancelTimer, createSystemTimer, isNativeError, isProxy, resources } = internals.core;
+const {
+  cancelTimer, createSystemTimer, eventLoopHasMoreWork, getActiveImmediateCount, isNativeError, isProxy, resources,
+} = internals.core;
 const loadProcess = getOwnPropertyDescriptor(globalThis, "process").get;
 
 // Turns a method into a function that takes its receiver first, for good.
 const uncurry = (method) => (receiver, ...args) => apply(method, receiver, args);
 const getter = (prototype, name) => uncurry(getOwnPropertyDescriptor(prototype, name).get);
 const bind = uncurry(Function.prototype.bind);
+const listen = bind(addEventListener, globalThis);
 const then = uncurry(Promise.prototype.then);
 const charCodeAt = uncurry(String.prototype.charCodeAt);
 const isWellFormed = uncurry(String.prototype.isWellFormed);
@@ -95,6 +101,7 @@ const BlobPrototype = Blob.prototype;
 const MapPrototype = Map.prototype;
 const SetPrototype = Set.prototype;
 const Bytes = Uint8Array;
+const Words = Uint32Array;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -1011,7 +1018,7 @@ function onUncaught(event, thrown) {
 }
 
 function watchForTheEnd() {
-  addEventListener("error", (event) => {
+  listen("error", (event) => {
     let thrown;
     try {
       // Prevented already: a handler of `node:process`, which is asked first, took it.
@@ -1022,7 +1029,7 @@ function watchForTheEnd() {
     }
     onUncaught(event, thrown);
   });
-  addEventListener("unhandledrejection", (event) => {
+  listen("unhandledrejection", (event) => {
     let thrown;
     try {
       // A handler of `node:process` is asked after us, and only if nobody prevented the event.
@@ -1033,7 +1040,7 @@ function watchForTheEnd() {
     }
     onUncaught(event, thrown);
   });
-  addEventListener("beforeunload", stop);
+  listen("beforeunload", stop);
   // `process.exit` and `process.reallyExit` end here too. The process's own status tells the code; this frame only
   // tells an exit from a crash.
   deno.exit = function exit(code) {
@@ -1067,35 +1074,61 @@ async function warm() {
   dispatchEvent(new Event("beforeunload", { cancelable: true }));
 }
 
-// Loads what a template forks with, and gives up the permission. The handle never leaves this file, and no child keeps it.
+// ---- Templates ----
+
+// Loads what a template forks with, and gives up the permission. The function never leaves this file. Its library is closed
+// at once: code finds what is open by its number, and can call into it. It stays in memory all the same (`build.rs`).
 function loadFork(path) {
   const library = Deno.dlopen(path, { conductor_fork_serve: { parameters: ["i32"], result: "i32" } });
+  const { conductor_fork_serve: serve } = library.symbols;
+  library.close();
   Deno.permissions.revokeSync({ name: "ffi", path });
-  return (socket) => {
-    const pid = library.symbols.conductor_fork_serve(socket);
-    library.close();
-    return pid;
-  };
+  return serve;
 }
 
 const FORK_SOCKET = 5; // must equal SOCKET of conductor-fork
 
-// In a template: returns in each of its children, which then differ from it in what must differ.
+// In a template: returns in each of its children, which then differ from it in what must differ. What the child drew first.
 function forkWorker(fork, seed) {
   writeFrame('{"ready":{}}');
   const pid = fork(FORK_SOCKET);
   defineProperty(deno, "pid", bare({ value: pid, writable: true, enumerable: true, configurable: true }));
-  seed();
+  renewPid();
+  return seed();
 }
 
+// `process.pid` is a copy that Node's part of Deno makes once, when a package needs it. It is made to do so again, and stopped
+// right behind that, by what it reads next. The self-test of templates knows whether that has worked.
+function renewPid() {
+  if (internals.__nodeProcessBootstrapped !== true) return;
+  const ppid = getOwnPropertyDescriptor(deno, "ppid");
+  defineProperty(deno, "ppid", bare({ get: () => { throw undefined; }, configurable: true }));
+  try {
+    internals.__nodeProcessBootstrapped = false;
+    const { argv0, denoArgs, denoVersion, runningOnMainThread } = internals.__nodeBootstrapArgs;
+    internals.__bootstrapNodeProcess(argv0, denoArgs, denoVersion, "", false, runningOnMainThread);
+  } catch {
+    // As it should.
+  }
+  defineProperty(deno, "ppid", bare(ppid));
+}
+
+// Somebody has drawn a random number since this was last false. Only templates look at it.
+let drawn = false;
+
+// Deno's generator makes this many bytes at a time, and hands out those that are left before it notices a fork.
+const DRAWN_AHEAD = 256;
+
 // Puts a generator of ours in the place of V8's `Math.random`, whose state every child would begin with. What is returned
-// seeds it. The generator is xoshiro128** by D. Blackman and S. Vigna.
+// seeds it, and tells the first number that was drawn: two children have the same if their template has drawn any. The
+// generator is xoshiro128** by D. Blackman and S. Vigna.
 function replaceRandom() {
-  const state = new Uint32Array(4);
+  const state = new Words(4);
   const { imul } = Math;
   const getRandomValues = bind(crypto.getRandomValues, crypto);
   const rotate = (x, k) => (x << k) | (x >>> (32 - k));
   const next = () => {
+    drawn = true;
     const result = imul(rotate(imul(state[1], 5), 7), 9) >>> 0;
     const shifted = state[1] << 9;
     state[2] ^= state[0];
@@ -1112,7 +1145,93 @@ function replaceRandom() {
     },
   };
   defineProperty(Math, "random", bare({ value: random, writable: true, configurable: true }));
-  return () => getRandomValues(state);
+  return () => {
+    const first = getRandomValues(new Words(1))[0];
+    getRandomValues(new Bytes(DRAWN_AHEAD));
+    getRandomValues(state);
+    return first;
+  };
+}
+
+// Notes draws by the methods of `crypto`, until the returned function is called. What a package has kept of them by then goes
+// on to work. Other draws show in the first number of the children.
+function watchDraws() {
+  const watched = bare();
+  let count = 0;
+  const watch = (prototype, name) => {
+    const before = bare(getOwnPropertyDescriptor(prototype, name));
+    const draw = before.value;
+    const { [name]: noting } = {
+      [name](...args) {
+        drawn = true;
+        return apply(draw, this, args);
+      },
+    };
+    defineProperty(noting, "length", bare({ value: draw.length }));
+    defineProperty(prototype, name, bare({ ...before, value: noting }));
+    watched[count++] = () => {
+      if (getOwnPropertyDescriptor(prototype, name)?.value === noting) defineProperty(prototype, name, before);
+    };
+  };
+  const subtle = SubtleCrypto.prototype;
+  for (const name of ownKeys(subtle)) {
+    if (name !== "constructor" && typeof getOwnPropertyDescriptor(subtle, name).value === "function") watch(subtle, name);
+  }
+  watch(Crypto.prototype, "getRandomValues");
+  watch(Crypto.prototype, "randomUUID");
+  return () => {
+    for (let i = 0; i < count; i++) watched[i]();
+  };
+}
+
+// A number that each timer takes the next of, whoever sets it.
+function timerNumber() {
+  const timer = createSystemTimer(() => {}, 1000, false);
+  cancelTimer(timer);
+  return timer._timerId;
+}
+
+// Imports what the children of a template are to have in common.
+async function share() {
+  const end = watchDraws();
+  for (let i = 0; i < boot.shared.length; i++) {
+    writeFrame(`{"importing":${i}}`);
+    const why = await own(importShared(boot.shared[i]));
+    if (why !== undefined) writeFrame(`{"unfit":{"index":${i},"why":"${why}"}}`);
+  }
+  end();
+}
+
+// Why the children of a template must not share a package; `undefined` if they may.
+async function importShared(specifier) {
+  const open = bare(resources());
+  const number = timerNumber();
+  drawn = false;
+  try {
+    await own(import(specifier));
+  } catch {
+    return "failed";
+  }
+  const waits = timerNumber() !== number + 1 || getActiveImmediateCount() > 0;
+  // A rejection that nobody catches ends the process now, while it is known whose it is.
+  await own(new NativePromise((resolve) => createSystemTimer(() => resolve(), 0, true)));
+  if (drawn) return "random";
+  if (waits) return "timer";
+  const ids = ownKeys(resources());
+  for (let i = 0; i < ids.length; i++) if (!(ids[i] in open)) return "open";
+  return undefined;
+}
+
+// ---- Boot ----
+
+async function preload() {
+  for (let i = 0; i < boot.preload.length; i++) {
+    try {
+      await own(import(boot.preload[i]));
+    } catch {
+      // The job that imports it gets the error.
+    }
+  }
 }
 
 const { boot } = readFrame();
@@ -1128,29 +1247,25 @@ defineProperty(deno, "mainModule", bare({ value: api.meta.url, writable: true, e
 defineGlobals({ WORKSPACE_DIR: boot.workspace });
 defineFrozen("conductor", makeConductor(boot.version));
 await warm();
-async function preload() {
-  for (let i = 0; i < boot.preload.length; i++) {
-    try {
-      await import(boot.preload[i]);
-    } catch {
-      // The job that imports it gets the error.
-    }
-  }
-}
-// A template imports nothing: what a package draws or keeps while it is imported would be the same in all its children.
-if (fork === undefined) await preload();
-watchForTheEnd();
+let isBooted = false;
 // Once the module has been evaluated, the end of the event loop is one step away from the end of the job. The microtask
-// leaves Deno's dispatch of the event, which user code could make throw.
-addEventListener("load", async () => {
+// leaves Deno's dispatch of the event, which user code could make throw. Before packages listen, which could end the dispatch.
+listen("load", async () => {
   await undefined;
+  if (!isBooted) return; // a package has dispatched it
+  isBooted = false;
+  let ready = '{"ready":{}}';
   if (fork !== undefined) {
-    forkWorker(fork, seedRandom);
-    await preload();
+    if (eventLoopHasMoreWork()) writeFrame('{"unfit":{"why":"work"}}');
+    ready = `{"ready":{"drawn":${forkWorker(fork, seedRandom)}}}`;
+    await own(preload());
   }
-  writeFrame('{"ready":{}}');
+  writeFrame(ready);
   const job = readFrame().run;
   defineFrozen("PERMISSIONS", freezeDeep(job.permissions));
   if (job.upstreams !== null) defineUpstreams(job.upstreams);
   run(job);
-}, { once: true });
+});
+await (fork === undefined ? preload() : share());
+watchForTheEnd();
+isBooted = true;

@@ -24,6 +24,8 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use crate::spec::Packages;
+
 pub(crate) const HARNESS: &str = include_str!("../harness/harness.js");
 
 const HARNESS_DIR: &str = "harness";
@@ -194,11 +196,21 @@ pub(crate) struct Origin {
     key: String,
     /// Its own; those of packages belong to their layer.
     deno_dir: Option<DenoDir>,
+    /// What the packages' layer consists of, and [`identity`] of each.
+    layer: Vec<(PathBuf, String)>,
 }
 
 impl Origin {
     pub(crate) fn of(deno: &Path, deno_dir: Option<DenoDir>) -> io::Result<Self> {
-        Ok(Self { deno: deno.to_owned(), key: key(deno)?, deno_dir })
+        Ok(Self { deno: deno.to_owned(), key: key(deno)?, deno_dir, layer: Vec::new() })
+    }
+
+    /// From these packages as well. A layer that was made anew in the place of another is another.
+    pub(crate) fn with_layer(mut self, packages: Option<&Packages>) -> io::Result<Self> {
+        for path in packages.into_iter().flat_map(|packages| [&packages.deno_dir, &packages.lock]) {
+            self.layer.push((path.clone(), identity(&path.metadata()?)));
+        }
+        Ok(self)
     }
 
     /// Names the executable and the harness.
@@ -210,6 +222,7 @@ impl Origin {
     pub(crate) fn is_current(&self) -> bool {
         key(&self.deno).is_ok_and(|key| key == self.key)
             && self.deno_dir.as_ref().is_none_or(DenoDir::is_sealed)
+            && self.layer.iter().all(|(path, was)| path.metadata().is_ok_and(|meta| identity(&meta) == *was))
     }
 }
 
@@ -217,9 +230,13 @@ impl Origin {
 fn key(deno: &Path) -> io::Result<String> {
     let path = deno.canonicalize()?;
     let meta = path.metadata()?;
-    let identity = format!("{} {} {} {}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-    let deno = short_hash(&[path.as_os_str().as_bytes(), b"\0", identity.as_bytes()]);
+    let deno = short_hash(&[path.as_os_str().as_bytes(), b"\0", identity(&meta).as_bytes()]);
     Ok(format!("{deno}-{}", short_hash(&[HARNESS.as_bytes()])))
+}
+
+/// Another file or directory in its place, or another content, has another.
+fn identity(meta: &fs::Metadata) -> String {
+    format!("{} {} {} {}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
 }
 
 fn short_hash(parts: &[&[u8]]) -> String {

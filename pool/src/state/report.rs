@@ -50,6 +50,7 @@ impl PoolState {
             source: profile.kind.name().to_owned(),
             fallback: None,
             templates: None,
+            left_out: Default::default(),
             registrations: profile.registrations,
             booting: profile.booting(),
             idle: profile.idle(),

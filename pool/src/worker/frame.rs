@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 
 use crate::host::HostError;
 use crate::job::{Settled, Thrown};
+use crate::worker::sharing::Flaw;
 
 /// The name of the job's code in stack frames.
 pub const USER_SCRIPT_URL: &str = "conductor:main.ts";
@@ -38,6 +39,8 @@ pub(crate) enum Command<'a> {
         /// See [`Packages`](crate::spec::Packages), also for the next.
         spellings: &'a BTreeMap<String, String>,
         preload: &'a [String],
+        /// What a template imports; its children import `preload`.
+        shared: &'a [String],
         /// What a template loads; a worker loads nothing.
         library: Option<&'a str>,
     },
@@ -74,7 +77,19 @@ pub(crate) enum Command<'a> {
 pub enum Reply {
     /// What the warm-up's paths produced; means nothing.
     Warm(IgnoredAny),
-    Ready {},
+    Ready {
+        /// The first random number of a forked worker.
+        #[serde(default)]
+        drawn: Option<u32>,
+    },
+    /// A template imports this one of [`Command::Boot`]'s `shared` now.
+    Importing(usize),
+    /// Its children must not share this package, or any.
+    Unfit {
+        #[serde(default)]
+        index: Option<usize>,
+        why: Flaw,
+    },
     Settled(Settled),
     /// The value's JSON is longer than [`Command::Run`] allows.
     #[serde(rename = "too_large")]

@@ -63,7 +63,8 @@ impl Progress {
             Reply::Open { handles } => self.open = handles,
             Reply::TooLarge {} => return Some(End::ResultLimit),
             Reply::Drained {} => return Some(End::Drained),
-            Reply::Warm(_) | Reply::Ready {} | Reply::Settled(_) | Reply::Late(_) | Reply::Call(_) => {}
+            Reply::Warm(_) | Reply::Ready { .. } | Reply::Importing(_) | Reply::Unfit { .. } => {}
+            Reply::Settled(_) | Reply::Late(_) | Reply::Call(_) => {}
         }
         (self.replies > MAX_REPLIES).then_some(End::Flooded)
     }

@@ -12,6 +12,8 @@ mod fork_draws;
 #[cfg(target_os = "linux")]
 mod fork_fallback;
 #[cfg(target_os = "linux")]
+mod fork_packages;
+#[cfg(target_os = "linux")]
 mod fork_rotation;
 #[cfg(target_os = "linux")]
 mod fork_soak;

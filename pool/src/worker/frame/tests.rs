@@ -25,16 +25,21 @@ fn commands_are_a_length_and_json() {
         revoke_write: false,
         spellings: &[("npm:a".to_owned(), "npm:a@^1".to_owned())].into(),
         preload: &["npm:a@^1/b".to_owned()],
+        shared: &["npm:c".to_owned()],
         library: None,
     });
-    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false,"spellings":{"npm:a":"npm:a@^1"},"preload":["npm:a@^1/b"],"library":null}}"#;
+    let expected = r#"{"boot":{"workspace":"/é","version":"1","revoke_read":true,"revoke_write":false,"spellings":{"npm:a":"npm:a@^1"},"preload":["npm:a@^1/b"],"shared":["npm:c"],"library":null}}"#;
     assert_eq!(bytes, framed(expected.as_bytes()));
 }
 
 #[test]
 fn every_reply_of_the_harness_is_understood() {
     let table = [
-        (r#"{"ready":{}}"#, "Ready"),
+        (r#"{"ready":{}}"#, "Ready { drawn: None }"),
+        (r#"{"ready":{"drawn":4294967295}}"#, "Ready { drawn: Some(4294967295) }"),
+        (r#"{"importing":2}"#, "Importing(2)"),
+        (r#"{"unfit":{"index":2,"why":"random"}}"#, "Unfit { index: Some(2), why: Random }"),
+        (r#"{"unfit":{"why":"work"}}"#, "Unfit { index: None, why: Work }"),
         (r#"{"warm":{"any":[1]}}"#, "Warm(IgnoredAny)"),
         (r#"{"settled":{"kind":"none"}}"#, "Settled(None)"),
         (

@@ -128,7 +128,7 @@ fn drained_ends_a_run_and_so_does_a_flood_of_replies() {
     assert!(matches!(after(vec![value()]).on_reply(Reply::Drained {}), Some(End::Drained)));
     let mut progress = Progress::default();
     let mut replies = 0;
-    while progress.on_reply(Reply::Ready {}).is_none() {
+    while progress.on_reply(Reply::Ready { drawn: None }).is_none() {
         replies += 1;
     }
     assert_eq!(replies, MAX_REPLIES);
