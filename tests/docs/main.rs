@@ -1,9 +1,11 @@
 //! The examples in the documents are what the program really does.
 //!
 //! `docs/RUN_DENO_CODE.md`: each `ts` block is run, and the `json` block behind it must be its answer, without what differs
-//! from run to run. `docs/MCP_PROXY.md`: the same with real MCP servers, and a table of tokens. `examples/*.ts` must run.
+//! from run to run. `docs/MCP_PROXY.md`: the same with real MCP servers, and a table of tokens. `docs/BENCHMARKS.md`: its plots
+//! and tables are those of its samples. `examples/*.ts` must run.
 //! With `CONDUCTOR_UPDATE_DOCS=1` the answers are written instead of compared.
 
+mod benchmarks;
 mod document;
 mod mcp_proxy;
 mod operations;

@@ -1,5 +1,5 @@
-//! What the benchmark runs on: the programs as they are shipped, a daemon with default settings, and cold runs like its
-//! workers.
+//! What the benchmark runs on: the programs as they are shipped, a daemon with default settings and profiles that differ in
+//! how their workers are made, and cold runs like its workers.
 
 use std::env;
 use std::fs::File;
@@ -8,17 +8,82 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_protocol::status::ProfileStatus;
+use conductor_protocol::status::{ProfileStatus, StatusReport};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cold::Cold;
+use super::proc::Counts;
 use super::session::Session;
 use crate::wait::wait_for;
-use crate::{DEADLINE, Home, Operator, binaries};
+use crate::{DEADLINE, Home, Operator, Process, binaries};
+
+const PROFILE: &str = "MCP_CONDUCTOR_PROFILE";
+const ALLOWED_PACKAGES: &str = "MCP_CONDUCTOR_ALLOWED_PACKAGES";
 
 /// After this long without a change the pool has as many idle workers as it wants.
 const SETTLED: Duration = Duration::from_millis(300);
+
+/// A template waits ten seconds for Deno's idle threads to end; the first one is preceded by another, of the trial.
+const TEMPLATES: Duration = Duration::from_secs(120);
+
+/// What code may import where it may import anything, in every session alike.
+pub(super) const PACKAGES: [&str; 3] = ["axios", "lodash", "zod"];
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By a `deno run` of its own.
+    Cold,
+    /// By the daemon, in a worker that is a Deno started for it.
+    Spawn,
+    /// By the daemon, in a worker that is a copy of a Deno.
+    Fork,
+}
+
+impl Way {
+    pub(super) const ALL: [Self; 3] = [Self::Cold, Self::Spawn, Self::Fork];
+    pub(super) const WARM: [Self; 2] = [Self::Spawn, Self::Fork];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "deno run",
+            Self::Spawn => "spawn",
+            Self::Fork => "fork",
+        }
+    }
+
+    /// The profile whose workers are made so.
+    fn profile(self) -> &'static str {
+        if self == Self::Fork { "fork" } else { "default" }
+    }
+}
+
+/// The same code for calls and for cold runs.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    code: &'static str,
+    script: PathBuf,
+}
+
+/// Somebody who has the same done again and again.
+#[derive(Debug)]
+pub(super) struct Caller<'a> {
+    task: Task,
+    /// None runs Deno.
+    session: Option<Session>,
+    cold: &'a Cold,
+}
+
+impl Caller<'_> {
+    /// The time of one call.
+    pub(super) fn call(&mut self) -> Duration {
+        match &mut self.session {
+            Some(session) => session.call(self.task.code),
+            None => self.cold.run(&self.task.script),
+        }
+    }
+}
 
 /// A daemon, and what a call without it takes.
 #[derive(Debug)]
@@ -28,6 +93,7 @@ pub(super) struct Bed {
     /// Idle workers that the daemon keeps for a profile.
     pub(super) idle_target: u64,
     pub(super) shim: PathBuf,
+    pub(super) deno: PathBuf,
     daemon: Child,
 }
 
@@ -37,14 +103,15 @@ impl Bed {
         let [conductord, shim] =
             programs.map_or_else(build, |dir| ["conductord", "conductor-shim"].map(|name| dir.join(name)));
         let home = Home::new();
+        home.configure(&configuration());
         let deno = binaries::deno();
         let daemon = start(&home, &conductord, &deno);
         let (mut session, _) = Session::open(&mut shim_command(&home, &shim));
         session.call("1 + 1");
         let idle_target = settled(&home);
         let worker = home.workers().first().expect("there are idle workers").pid;
-        let cold = Cold::like_worker(&home, deno, worker);
-        Self { home, cold, idle_target, shim, daemon }
+        let cold = Cold::like_worker(&home, deno.clone(), worker);
+        Self { home, cold, idle_target, shim, deno, daemon }
     }
 
     pub(super) fn daemon_pid(&self) -> i32 {
@@ -54,6 +121,26 @@ impl Bed {
     /// A session of the default profile.
     pub(super) fn session(&self) -> Session {
         self.timed_session().0
+    }
+
+    /// A session whose calls are made in this way; not the cold one.
+    pub(super) fn session_of(&self, way: Way) -> Session {
+        Session::open(self.shim_command().env(PROFILE, way.profile())).0
+    }
+
+    /// A session of this profile of the configuration, which has packages.
+    pub(super) fn session_with_packages(&self, profile: &str) -> Session {
+        let mut command = self.shim_command();
+        Session::open(command.env(PROFILE, profile).env_remove(ALLOWED_PACKAGES)).0
+    }
+
+    pub(super) fn task(&self, name: &str, code: &'static str) -> Task {
+        Task { code, script: self.cold.script(name, code) }
+    }
+
+    pub(super) fn caller(&self, way: Way, task: &Task) -> Caller<'_> {
+        let session = (way != Way::Cold).then(|| self.session_of(way));
+        Caller { task: task.clone(), session, cold: &self.cold }
     }
 
     /// The same, with the time from the shim's start to its first answer.
@@ -66,9 +153,9 @@ impl Bed {
     }
 
     /// A session of a profile that no other session has.
-    pub(super) fn session_of_new_profile(&self, name: &str) -> Session {
+    pub(super) fn session_of_new_profile(&self, way: Way, name: &str) -> Session {
         let grant = format!("allow-net={name}.invalid");
-        Session::open(self.shim_command().env("MCP_CONDUCTOR_RUN_ARGS", grant)).0
+        Session::open(self.shim_command().env(PROFILE, way.profile()).env("MCP_CONDUCTOR_RUN_ARGS", grant)).0
     }
 
     /// A session that has the upstream servers of this file.
@@ -90,6 +177,66 @@ impl Bed {
     pub(super) fn settle(&self) -> u64 {
         settled(&self.home)
     }
+
+    /// Waits until as many profiles as this fork their workers, and have no idle ones that were made otherwise.
+    pub(super) fn wait_until_forking(&self, count: usize) {
+        wait_for("idle workers are forked", TEMPLATES, || {
+            let profiles = profiles(&self.home);
+            let forking = |profile: &&ProfileStatus| {
+                profile.source == "fork" && profile.forked >= profile.idle && profile.idle > 0
+            };
+            if profiles.iter().filter(forking).count() >= count {
+                Ok(())
+            } else {
+                Err(format!("{profiles:#?}"))
+            }
+        });
+        self.settle();
+    }
+
+    pub(super) fn status(&self) -> StatusReport {
+        Operator::status(&self.home.socket()).expect("the daemon answers")
+    }
+
+    /// The processes that workers are forked from, the oldest first.
+    pub(super) fn templates(&self) -> Vec<i32> {
+        let mut workers = self.home.workers();
+        workers
+            .retain(|worker| worker.parent == self.daemon_pid() && worker.command.contains(" --allow-ffi="));
+        workers.sort_by_key(|worker| worker.start_ticks);
+        workers.iter().map(|worker| worker.pid).collect()
+    }
+
+    /// The workers of this way that are alive.
+    pub(super) fn workers(&self, way: Way) -> Vec<i32> {
+        let templates = self.templates();
+        let is_of = |worker: &Process| match way {
+            Way::Cold => false,
+            Way::Spawn => worker.parent == self.daemon_pid() && !templates.contains(&worker.pid),
+            Way::Fork => templates.contains(&worker.parent),
+        };
+        self.home.workers().iter().filter(|worker| is_of(worker)).map(|worker| worker.pid).collect()
+    }
+
+    /// CPU time of these processes, of the daemon and of all that it has started, once the pool is quiet: its idle workers
+    /// have cost the same before and after, and those in between have ended.
+    pub(super) fn cpu(&self, shims: &[i32]) -> Duration {
+        self.wait_until_quiet();
+        let shims = shims.iter().filter_map(|pid| Counts::of(*pid));
+        shims.chain(Counts::of_tree(self.daemon_pid())).map(|counts| counts.all_cpu()).sum()
+    }
+}
+
+/// The default profile is as it is without a configuration.
+fn configuration() -> String {
+    let allowed = PACKAGES.map(|name| format!("\"npm:{name}\"")).join(", ");
+    let packages = [("cold", "spawn", ""), ("spawn", "spawn", &allowed), ("fork", "fork", &allowed)];
+    let packages = packages.map(|(name, worker, preload)| {
+        format!(
+            "[profiles.packages-{name}]\nworker = \"{worker}\"\npackages = [{allowed}]\npreload = [{preload}]\n"
+        )
+    });
+    format!("[profiles.default]\n[profiles.fork]\nworker = \"fork\"\n{}", packages.concat())
 }
 
 impl Drop for Bed {

@@ -1,162 +1,191 @@
-//! Results beside their budgets, as tables or JSON. Pure.
+//! What was measured, in sections, beside its budgets. Pure; as JSON it can be read again.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+
+use super::machine::Machine;
 
 /// Everything that was measured, in the order in which it was.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Report {
-    pub(super) took: Duration,
-    timings: Vec<Timing>,
-    figures: Vec<Figure>,
+    pub(super) machine: Machine,
+    pub(super) took_s: u64,
+    pub(super) sections: Vec<Section>,
+}
+
+/// What belongs together.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Section {
+    pub(super) name: String,
+    pub(super) timings: Vec<Timing>,
+    pub(super) figures: Vec<Figure>,
 }
 
 /// Many samples of the same thing, sorted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Timing {
-    name: String,
-    sorted: Vec<Duration>,
+    pub(super) name: String,
+    /// Whose samples they are, where the same was measured of several.
+    pub(super) of: String,
+    samples_us: Vec<u32>,
 }
 
-/// One number, and how large it may be.
-#[derive(Debug)]
-struct Figure {
-    name: String,
-    value: f64,
-    unit: Unit,
-    budget: Option<f64>,
+/// One number, and how large or small it may be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Figure {
+    pub(super) name: String,
+    pub(super) of: String,
+    pub(super) value: f64,
+    pub(super) unit: Unit,
+    pub(super) budget: Option<Budget>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Budget {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) enum Unit {
     /// A part of something, shown as 1/n.
+    #[serde(rename = "part")]
     Part,
     /// A multiple of something.
+    #[serde(rename = "times")]
     Times,
+    #[serde(rename = "s")]
+    Seconds,
+    #[serde(rename = "ms")]
     Milliseconds,
+    #[serde(rename = "us")]
+    Microseconds,
+    #[serde(rename = "MiB")]
     Mebibytes,
+    #[serde(rename = "1/s")]
     PerSecond,
+    #[serde(rename = "count")]
     Count,
 }
 
 impl Timing {
-    pub(super) fn new(name: impl Into<String>, mut samples: Vec<Duration>) -> Self {
+    pub(super) fn new(name: impl Into<String>, of: &str, samples: Vec<Duration>) -> Self {
         assert!(!samples.is_empty(), "every measurement takes samples");
-        samples.sort();
-        Self { name: name.into(), sorted: samples }
+        let microseconds = |sample: Duration| u32::try_from(sample.as_micros()).expect("less than an hour");
+        let mut samples_us: Vec<u32> = samples.into_iter().map(microseconds).collect();
+        samples_us.sort_unstable();
+        Self { name: name.into(), of: of.to_owned(), samples_us }
     }
 
     /// The smallest sample that is not below `percent` of all.
-    pub(super) fn percentile(&self, percent: usize) -> Duration {
-        let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
-        self.sorted[rank - 1]
+    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
+        let rank = (self.samples_us.len() * percent).div_ceil(100).max(1);
+        f64::from(self.samples_us[rank - 1]) / 1e3
     }
 
-    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
-        self.percentile(percent).as_secs_f64() * 1e3
+    /// The same, if enough samples lie beyond it for it to be more than the worst of them.
+    pub(super) fn known_percentile_ms(&self, percent: usize) -> Option<f64> {
+        (self.samples_us.len() * (100 - percent) >= 100).then(|| self.percentile_ms(percent))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.samples_us.len()
     }
 }
 
 impl Report {
+    pub(super) fn new(machine: Machine) -> Self {
+        Self { machine, took_s: 0, sections: Vec::new() }
+    }
+
+    /// What follows belongs to this section, new or not.
+    pub(super) fn section(&mut self, name: &str) {
+        let section = match self.sections.iter().position(|section| section.name == name) {
+            Some(at) => self.sections.remove(at),
+            None => Section { name: name.to_owned(), timings: Vec::new(), figures: Vec::new() },
+        };
+        self.sections.push(section);
+    }
+
+    fn last(&mut self) -> &mut Section {
+        self.sections.last_mut().expect("a section is begun first")
+    }
+
     pub(super) fn timing(&mut self, timing: &Timing) {
-        self.timings.push(timing.clone());
+        self.last().timings.push(timing.clone());
     }
 
-    pub(super) fn figure(&mut self, name: &str, value: f64, unit: Unit) {
-        self.figures.push(Figure { name: name.to_owned(), value, unit, budget: None });
+    pub(super) fn figure(&mut self, name: &str, of: &str, value: f64, unit: Unit) {
+        self.add(name, of, value, unit, None);
     }
 
-    /// A figure that is to be `budget` at most.
-    pub(super) fn budgeted(&mut self, name: &str, value: f64, unit: Unit, budget: f64) {
-        self.figures.push(Figure { name: name.to_owned(), value, unit, budget: Some(budget) });
+    /// A figure with a limit.
+    pub(super) fn budgeted(&mut self, name: &str, of: &str, value: f64, unit: Unit, budget: Budget) {
+        self.add(name, of, value, unit, Some(budget));
+    }
+
+    fn add(&mut self, name: &str, of: &str, value: f64, unit: Unit, budget: Option<Budget>) {
+        self.last().figures.push(Figure { name: name.to_owned(), of: of.to_owned(), value, unit, budget });
+    }
+
+    pub(super) fn timings(&self) -> impl Iterator<Item = &Timing> {
+        self.sections.iter().flat_map(|section| &section.timings)
+    }
+
+    pub(super) fn figures(&self) -> impl Iterator<Item = &Figure> {
+        self.sections.iter().flat_map(|section| &section.figures)
+    }
+
+    /// The timing of this name; none where it could not be taken.
+    pub(super) fn find_timing(&self, name: &str, of: &str) -> Option<&Timing> {
+        self.timings().find(|timing| timing.name == name && timing.of == of)
+    }
+
+    pub(super) fn find_figure(&self, name: &str, of: &str) -> Option<f64> {
+        self.figures().find(|figure| figure.name == name && figure.of == of).map(|figure| figure.value)
     }
 
     /// How many budgets are missed.
     pub(super) fn misses(&self) -> usize {
-        self.figures.iter().filter(|figure| figure.is_met() == Some(false)).count()
-    }
-
-    pub(super) fn text(&self) -> String {
-        let mut text = format!(
-            "{}\n\n{:<44}{:>6}{:>10}{:>10}{:>10}\n",
-            self.conditions(),
-            "milliseconds",
-            "n",
-            "p50",
-            "p90",
-            "p99"
-        );
-        for timing in &self.timings {
-            let [p50, p90, p99] = [50, 90, 99].map(|percent| timing.percentile_ms(percent));
-            let count = timing.sorted.len();
-            writeln!(text, "{:<44}{count:>6}{p50:>10.2}{p90:>10.2}{p99:>10.2}", timing.name)
-                .expect("a string");
-        }
-        write!(text, "\n{:<50}{:>12}{:>12}\n", "figures", "measured", "budget").expect("a string");
-        for figure in &self.figures {
-            let budget = figure.budget.map(|budget| format!("≤ {}", figure.unit.show(budget)));
-            let verdict = figure.is_met().map(|met| if met { "  met" } else { "  MISSED" });
-            let (budget, verdict) = (budget.unwrap_or_default(), verdict.unwrap_or_default());
-            writeln!(text, "{:<50}{:>12}{budget:>12}{verdict}", figure.name, figure.unit.show(figure.value))
-                .expect("a string");
-        }
-        text
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let timings = self.timings.iter().map(|timing| {
-            let [p50, p90, p99] = [50, 90, 99].map(|percent| timing.percentile_ms(percent));
-            json!({ "name": timing.name, "samples": timing.sorted.len(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99 })
-        });
-        let figures = self.figures.iter().map(|figure| {
-            let (unit, met) = (figure.unit.name(), figure.is_met());
-            json!({ "name": figure.name, "value": figure.value, "unit": unit, "budget": figure.budget, "met": met })
-        });
-        json!({
-            "conditions": self.conditions(),
-            "took_ms": u64::try_from(self.took.as_millis()).expect("minutes"),
-            "timings": timings.collect::<Vec<_>>(),
-            "figures": figures.collect::<Vec<_>>(),
-        })
-    }
-
-    fn conditions(&self) -> String {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let build =
-            if cfg!(debug_assertions) { "debug build, whose numbers mean little" } else { "release build" };
-        format!(
-            "conductor {} ({build}), {cpus} CPUs, took {} s",
-            env!("CARGO_PKG_VERSION"),
-            self.took.as_secs()
-        )
+        self.figures().filter(|figure| figure.is_met() == Some(false)).count()
     }
 }
 
 impl Figure {
-    fn is_met(&self) -> Option<bool> {
-        self.budget.map(|budget| self.value <= budget)
+    pub(super) fn is_met(&self) -> Option<bool> {
+        self.budget.map(|budget| match budget {
+            Budget::AtMost(most) => self.value <= most,
+            Budget::AtLeast(least) => self.value >= least,
+        })
+    }
+
+    /// The budget and whether it is met.
+    pub(super) fn verdict(&self) -> Option<(String, &'static str)> {
+        let budget = self.budget?;
+        let sign = if matches!(budget, Budget::AtMost(_)) { "≤" } else { "≥" };
+        let verdict = if self.is_met()? { "met" } else { "MISSED" };
+        Some((format!("{sign} {}", self.unit.show(budget.limit())), verdict))
+    }
+}
+
+impl Budget {
+    pub(super) fn limit(self) -> f64 {
+        match self {
+            Self::AtMost(limit) | Self::AtLeast(limit) => limit,
+        }
     }
 }
 
 impl Unit {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Part => "part",
-            Self::Times => "times",
-            Self::Milliseconds => "ms",
-            Self::Mebibytes => "MiB",
-            Self::PerSecond => "1/s",
-            Self::Count => "count",
-        }
-    }
-
-    fn show(self, value: f64) -> String {
+    pub(super) fn show(self, value: f64) -> String {
         match self {
             Self::Part => format!("1/{:.1}", value.recip()),
             Self::Times => format!("{value:.2} x"),
+            Self::Seconds => format!("{value:.1} s"),
             Self::Milliseconds => format!("{value:.2} ms"),
+            Self::Microseconds => format!("{value:.2} µs"),
             Self::Mebibytes => format!("{value:.2} MiB"),
             Self::PerSecond => format!("{value:.1} /s"),
             Self::Count => format!("{value:.0}"),
@@ -168,23 +197,44 @@ impl Unit {
 mod tests {
     use super::*;
 
+    fn timing(samples: impl IntoIterator<Item = u64>) -> Timing {
+        Timing::new("t", "", samples.into_iter().map(Duration::from_millis).collect())
+    }
+
     #[test]
     fn percentiles_are_samples() {
-        let timing = Timing::new("t", (1..=200).rev().map(Duration::from_millis).collect());
-        assert_eq!([1, 50, 99, 100].map(|p| timing.percentile(p).as_millis()), [2, 100, 198, 200]);
-        assert_eq!(Timing::new("t", vec![Duration::from_millis(7)]).percentile(99).as_millis(), 7);
+        let many = timing((1..=200).rev());
+        assert_eq!([1, 50, 99, 100].map(|p| many.percentile_ms(p)), [2.0, 100.0, 198.0, 200.0]);
+        assert_eq!(many.known_percentile_ms(99), Some(198.0));
+        let few = timing([7]);
+        assert_eq!((few.percentile_ms(99), few.known_percentile_ms(90)), (7.0, None));
     }
 
     #[test]
     fn a_budget_is_met_up_to_its_value() {
-        let mut report = Report::default();
-        report.figure("no budget", 5.0, Unit::PerSecond);
-        report.budgeted("met", 1.0 / 12.0, Unit::Part, 1.0 / 12.0);
-        report.budgeted("missed", 4.1, Unit::Mebibytes, 4.0);
-        assert_eq!(report.misses(), 1);
-        let verdicts: Vec<Value> =
-            report.json()["figures"].as_array().unwrap().iter().map(|figure| figure["met"].clone()).collect();
-        assert_eq!(verdicts, [Value::Null, Value::Bool(true), Value::Bool(false)]);
-        assert!(report.text().contains("1/12.0"));
+        let mut report = Report::new(Machine::default());
+        report.section("s");
+        report.figure("no budget", "", 5.0, Unit::PerSecond);
+        report.budgeted("met", "", 1.0 / 12.0, Unit::Part, Budget::AtMost(1.0 / 12.0));
+        report.budgeted("missed", "", 4.1, Unit::Mebibytes, Budget::AtMost(4.0));
+        report.budgeted("too little", "", 3.9, Unit::Times, Budget::AtLeast(4.0));
+        assert_eq!(report.misses(), 2);
+        let met: Vec<_> = report.figures().map(Figure::is_met).collect();
+        assert_eq!(met, [None, Some(true), Some(false), Some(false)]);
+        let shown = report.figures().nth(1).and_then(Figure::verdict);
+        assert_eq!(shown, Some(("≤ 1/12.0".to_owned(), "met")));
+    }
+
+    #[test]
+    fn a_report_can_be_read_again() {
+        let mut report = Report::new(Machine::default());
+        report.section("s");
+        report.timing(&timing([3, 1, 2]));
+        report.budgeted("b", "fork", 0.25, Unit::Times, Budget::AtLeast(4.0));
+        let text = serde_json::to_string(&report).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert_eq!(read.find_timing("t", "").unwrap().percentile_ms(50), 2.0);
+        assert_eq!(read.find_figure("b", "fork"), Some(0.25));
     }
 }

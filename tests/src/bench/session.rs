@@ -48,12 +48,17 @@ impl Session {
 
     /// The value of a call.
     pub(super) fn value(&mut self, code: &str) -> Value {
+        self.structured(code)["returnValue"].take()
+    }
+
+    /// All that a call comes to.
+    pub(super) fn structured(&mut self, code: &str) -> Value {
         let id = self.start(code);
         let mut answer = self.read();
         assert_eq!(answer["id"], id, "no other call is under way");
-        let structured = &mut answer["result"]["structuredContent"];
+        let structured = answer["result"]["structuredContent"].take();
         assert_eq!(structured["status"], "success", "a call failed: {structured}");
-        structured["returnValue"].take()
+        structured
     }
 
     /// The time until this many calls of the tool `echo`, made at once, are answered.

@@ -14,7 +14,7 @@ use conductor_deno::testing::packages;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
-use super::report::{Report, Timing, Unit};
+use super::report::{Budget, Report, Timing, Unit};
 use super::session::Session;
 use crate::wait::wait_for;
 use crate::{DEADLINE, Process};
@@ -67,22 +67,30 @@ fn one_at_a_time(bed: &Bed, servers: &Servers, samples: usize, report: &mut Repo
         later.extend(times.split_off(1));
         first.extend(times);
     }
-    let direct = Timing::new("direct call of an MCP server", direct);
-    let first = Timing::new("mcpFactory call, first of its run", first);
-    let later = Timing::new("mcpFactory call, later ones", later);
+    let direct = Timing::new("direct call of an MCP server", "", direct);
+    let first = Timing::new("mcpFactory call, first of its run", "", first);
+    let later = Timing::new("mcpFactory call, later ones", "", later);
     let more = |percent| later.percentile_ms(percent) - direct.percentile_ms(percent);
     report.timing(&direct);
     report.timing(&first);
     report.timing(&later);
-    report.budgeted("later mcpFactory call - direct call, p50", more(50), Unit::Milliseconds, 1.0);
-    report.figure("later mcpFactory call - direct call, p99", more(99), Unit::Milliseconds);
+    report.budgeted(
+        "later mcpFactory call - direct call, p50",
+        "",
+        more(50),
+        Unit::Milliseconds,
+        Budget::AtMost(1.0),
+    );
+    report.figure("later mcpFactory call - direct call, p99", "", more(99), Unit::Milliseconds);
     report.figure(
         "later mcpFactory call / direct call, p50",
+        "",
         later.percentile_ms(50) / direct.percentile_ms(50),
         Unit::Times,
     );
     report.figure(
         "first mcpFactory call - direct call, p50",
+        "",
         first.percentile_ms(50) - direct.percentile_ms(50),
         Unit::Milliseconds,
     );
@@ -102,8 +110,8 @@ fn at_once(bed: &Bed, servers: &Servers, samples: usize, report: &mut Report) {
         direct.extend((0..TURN).map(|_| client.echo(AT_ONCE)));
         through.extend(durations(&session.value(&code)));
     }
-    report.timing(&Timing::new(format!("direct calls, {AT_ONCE} at once, all"), direct));
-    report.timing(&Timing::new(format!("mcpFactory calls, {AT_ONCE} at once, all"), through));
+    report.timing(&Timing::new(format!("direct calls, {AT_ONCE} at once, all"), "", direct));
+    report.timing(&Timing::new(format!("mcpFactory calls, {AT_ONCE} at once, all"), "", through));
 }
 
 /// Sessions that call at the same time, all through one process.
@@ -123,9 +131,9 @@ fn shared(bed: &Bed, servers: &Servers, samples: usize, report: &mut Report) {
             times.extend(runs.into_iter().flat_map(|run| run.join().expect("a run ends well")));
         });
     }
-    report.timing(&Timing::new(format!("mcpFactory call, {SESSIONS} sessions calling"), times));
+    report.timing(&Timing::new(format!("mcpFactory call, {SESSIONS} sessions calling"), "", times));
     let name = format!("processes of a server, {SESSIONS} sessions");
-    report.budgeted(&name, processes("stays"), Unit::Count, 1.0);
+    report.budgeted(&name, "", processes("stays"), Unit::Count, Budget::AtMost(1.0));
 }
 
 /// The call that starts the server anew, against a client that starts it.
@@ -147,8 +155,8 @@ fn after_idle(bed: &Bed, servers: &Servers, samples: usize, report: &mut Report)
         bed.wait_until_quiet();
         through.extend(durations(&session.value(code)));
     }
-    report.timing(&Timing::new("direct call, its server's start with it", direct));
-    report.timing(&Timing::new("mcpFactory call after an idle stop", through));
+    report.timing(&Timing::new("direct call, its server's start with it", "", direct));
+    report.timing(&Timing::new("mcpFactory call after an idle stop", "", through));
 }
 
 impl Servers {
