@@ -1,9 +1,10 @@
 //! Workers made by forking a Deno that has booted: two milliseconds instead of twenty, most of them copying page tables.
 //!
 //! Per spec there is one *template* ([`Template`](template::Template)): a Deno process with the harness and the spec's
-//! preloaded packages in it ([`preload`]), jailed like a worker, which never runs a job. Its children are workers, each used once. Templates are built, tried out, replaced and
-//! dropped by [`TemplateTask`], beside everything else; [`DenoWorkers`] takes a child of one where there is one that is
-//! ready, and starts a Deno otherwise. So a template that is missing, unfit or broken costs no call.
+//! preloaded packages in it ([`preload`]), jailed like a worker, which never runs a job. Its children are workers, each used
+//! once. Templates are built, tried out, replaced and dropped by [`TemplateTask`], beside everything else; [`DenoWorkers`]
+//! takes a child of one where there is one that is ready, and starts a Deno otherwise. So a template that is missing, unfit
+//! or broken costs no call.
 //!
 //! A forked worker has the jail of a spawned one: what its template has, and in place of the template's right to fork the
 //! worker's own system call filter, before any code of a job runs in it. Where the jail cannot be had in full, nothing is

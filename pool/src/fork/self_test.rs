@@ -39,9 +39,10 @@ pub(super) async fn run(
     if one.first_draw().is_none() || one.first_draw() == other.first_draw() {
         return Err(ForkError::SelfTest("the template has drawn random numbers".to_owned()));
     }
-    let preloaded = spec.packages.as_ref().map_or(&[][..], |packages| &packages.preload);
+    let preloaded = spec.packages.iter().flat_map(|packages| &packages.preload);
+    let preloaded: Value = preloaded.filter(|it| !template.left_out.contains_key(*it)).cloned().collect();
     let script =
-        || Job { globals: Map::from_iter([("preloaded".to_owned(), Value::from(preloaded))]), ..job(SCRIPT) };
+        || Job { globals: Map::from_iter([("preloaded".to_owned(), preloaded.clone())]), ..job(SCRIPT) };
     let pids = [&one, &other].map(|child| child.process().pid().as_raw_pid());
     let (one, other) = tokio::join!(values(one, script()), values(other, script()));
     let (one, other) = (one.map_err(ForkError::SelfTest)?, other.map_err(ForkError::SelfTest)?);
