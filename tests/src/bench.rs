@@ -107,21 +107,21 @@ pub fn main_impl() -> ExitCode {
 
 type Measurement = fn(&Bed, usize, &mut Report);
 
-/// Names of sections, what is measured in them, and how many samples are taken of it. The order matters in the beginning:
-/// nothing has been forked before the first template.
+/// Names of sections, what is measured in them, and how many samples are taken of it. Nothing has been forked before the first
+/// template; what looks at templates comes before ten thousand forks, after which they are replaced.
 const MEASUREMENTS: [(&str, &str, Measurement, usize); 16] = [
     ("template", "the first template", |bed, _, report| template::first(bed, report), 1),
     ("memory", "memory at rest", |bed, _, report| memory::at_rest(bed, report), 1),
-    ("latency", "calls with pauses", latency::paused, 150),
+    ("latency", "calls with pauses", latency::paused, 120),
     ("latency", "calls back to back", latency::back_to_back, 200),
     ("latency", "bursts", latency::bursts, 5),
     ("latency", "calls with output", latency::output, 50),
+    ("latency", "boots", |bed, _, report| latency::boots(bed, report), 1),
+    ("parts", "parts of a forked call", parts::measure, 150),
+    ("template", "another template", |bed, _, report| template::another(bed, report), 1),
+    ("packages", "imports in the call", packages::imports, 20),
     ("cost", "saturation", cost::saturation, 10),
     ("load", "callers at once", load::measure, 3),
-    ("latency", "boots", |bed, _, report| latency::boots(bed, report), 1),
-    ("parts", "parts of a forked call", parts::measure, 200),
-    ("template", "another template", |bed, _, report| template::another(bed, report), 1),
-    ("packages", "imports in the call", packages::imports, 30),
     ("start", "first calls of new profiles", latency::new_profiles, 20),
     ("start", "first answers of a shim", latency::first_answers, 50),
     ("upstream", "calls of an upstream server", upstream::calls, 50),

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use conductor_protocol::status::{ProfileStatus, StatusReport};
 use nix::sys::signal::{Signal, kill};
@@ -178,19 +179,13 @@ impl Bed {
         settled(&self.home)
     }
 
-    /// Waits until as many profiles as this fork their workers, and have no idle ones that were made otherwise.
-    pub(super) fn wait_until_forking(&self, count: usize) {
-        wait_for("idle workers are forked", TEMPLATES, || {
-            let profiles = profiles(&self.home);
-            let forking = |profile: &&ProfileStatus| {
-                profile.source == "fork" && profile.forked >= profile.idle && profile.idle > 0
-            };
-            if profiles.iter().filter(forking).count() >= count {
-                Ok(())
-            } else {
-                Err(format!("{profiles:#?}"))
-            }
-        });
+    /// Waits until the calls of this session are served by forked workers.
+    pub(super) fn wait_until_forking(&self, session: &mut Session) {
+        let until = Instant::now() + TEMPLATES;
+        while session.structured("1 + 1")["worker"] != Way::Fork.name() {
+            assert!(Instant::now() < until, "nothing is forked: {:#?}", profiles(&self.home));
+            thread::sleep(SETTLED);
+        }
         self.settle();
     }
 
@@ -295,7 +290,7 @@ fn settled(home: &Home) -> u64 {
     };
     wait_for("the pool settles", DEADLINE, || {
         let before = count();
-        std::thread::sleep(SETTLED);
+        thread::sleep(SETTLED);
         let after = count();
         if before == after && after != u64::MAX { Ok(after) } else { Err(format!("{before}, then {after}")) }
     })

@@ -119,7 +119,11 @@ fn keep_busy(session: &mut Session, calls: usize) {
 
 /// CPU time of this program's children that have ended.
 fn children_cpu() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("a valid question");
+    cpu_of(UsageWho::RUSAGE_CHILDREN)
+}
+
+pub(super) fn cpu_of(who: UsageWho) -> Duration {
+    let usage = getrusage(who).expect("a valid question");
     let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Duration::from_micros(microseconds.unsigned_abs())
 }

@@ -97,9 +97,12 @@ fn wait_for_packages(bed: &Bed, sessions: &mut [(Session, &str)]) -> Result<(), 
         if all { Ok(Ok(())) } else { Err(format!("{of_profiles:#?}")) }
     });
     ready?;
-    for (session, _) in sessions {
+    // Workers made from now on have them.
+    for (session, _) in sessions.iter_mut() {
         session.call("1 + 1");
     }
-    bed.wait_until_forking(2);
+    if let Some((forking, _)) = sessions.last_mut() {
+        bed.wait_until_forking(forking);
+    }
     Ok(())
 }

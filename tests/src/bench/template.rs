@@ -9,8 +9,8 @@ use super::report::{Report, Unit};
 /// The first of a daemon, which is preceded by the trial of this Deno. Nothing has been forked before.
 pub(super) fn first(bed: &Bed, report: &mut Report) {
     let started = Instant::now();
-    bed.session_of(Way::Fork).call("1 + 1");
-    bed.wait_until_forking(1);
+    let mut session = bed.session_of(Way::Fork);
+    bed.wait_until_forking(&mut session);
     let took = started.elapsed().as_secs_f64();
     report.figure("first template of a daemon, until it serves", "", took, Unit::Seconds);
 }
@@ -20,8 +20,7 @@ pub(super) fn another(bed: &Bed, report: &mut Report) {
     bed.wait_until_quiet();
     let (before, started) = (bed.templates(), Instant::now());
     let mut session = bed.session_of_new_profile(Way::Fork, "another");
-    session.call("1 + 1");
-    bed.wait_until_forking(2);
+    bed.wait_until_forking(&mut session);
     let took = started.elapsed().as_secs_f64();
     report.figure("another template, until it serves", "", took, Unit::Seconds);
     let new = bed.templates().into_iter().find(|pid| !before.contains(pid));
