@@ -1,8 +1,9 @@
 //! Whether what a template forks is a worker, with this spec's grants and packages: before the first job gets one.
 //!
 //! Two children run one script, side by side. It uses what a fork is most likely to break: timers, threads, the thread
-//! pool, WebAssembly, the garbage collector, modules of Node and the packages that this spec imports ahead of time. What must differ between the children does, and what they must not have, as
-//! the kernel tells, they do not have.
+//! pool, WebAssembly, the garbage collector, modules of Node. What must differ between the children does, and what they must
+//! not have, as the kernel tells, they do not have. A third imports the packages that the spec imports ahead of time, beside
+//! a spawned worker.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::template::{ForkError, Template};
 use crate::job::{Job, RunLimits, RunReport, Settled, Verdict};
-use crate::source::Worker as _;
+use crate::source::{Worker, WorkerSource as _};
 use crate::spawn::DenoSpawn;
 use crate::spec::WorkerSpec;
 use crate::worker::DenoWorker;
@@ -24,6 +25,17 @@ use crate::worker::DenoWorker;
 const LIMIT: Duration = Duration::from_secs(60);
 
 const SCRIPT: &str = include_str!("self_test.js");
+
+/// Which of some packages can be imported.
+const IMPORT: &str = "
+    const imported = [];
+    for (const specifier of specifiers) {
+        try {
+            await api.import(specifier);
+            imported.push(specifier);
+        } catch {}
+    }
+    return imported;";
 
 /// # Errors
 /// What a child did not do, or could.
@@ -39,12 +51,8 @@ pub(super) async fn run(
     if one.first_draw().is_none() || one.first_draw() == other.first_draw() {
         return Err(ForkError::SelfTest("the template has drawn random numbers".to_owned()));
     }
-    let preloaded = spec.packages.iter().flat_map(|packages| &packages.preload);
-    let preloaded: Value = preloaded.filter(|it| !template.left_out.contains_key(*it)).cloned().collect();
-    let script =
-        || Job { globals: Map::from_iter([("preloaded".to_owned(), preloaded.clone())]), ..job(SCRIPT) };
     let pids = [&one, &other].map(|child| child.process().pid().as_raw_pid());
-    let (one, other) = tokio::join!(values(one, script()), values(other, script()));
+    let (one, other) = tokio::join!(values(one, job(SCRIPT)), values(other, job(SCRIPT)));
     let (one, other) = (one.map_err(ForkError::SelfTest)?, other.map_err(ForkError::SelfTest)?);
     for (pid, values) in pids.iter().zip([&one, &other]) {
         if values.get("pids") != Some(&Value::from([*pid, *pid])) {
@@ -56,7 +64,32 @@ pub(super) async fn run(
             return Err(ForkError::SelfTest(format!("two forks drew the same {key}")));
         }
     }
-    Ok(())
+    let preload = spec.packages.iter().flat_map(|packages| &packages.preload);
+    let shared: Vec<_> = preload.filter(|it| !template.left_out.contains_key(*it)).cloned().collect();
+    if shared.is_empty() { Ok(()) } else { import(template, spawn, spec, &shared).await }
+}
+
+/// A fork imports what a spawned worker does. Either may fail at a package, which is that package's own affair.
+async fn import(
+    template: &Arc<Template>,
+    spawn: &DenoSpawn,
+    spec: &WorkerSpec,
+    shared: &[String],
+) -> Result<(), ForkError> {
+    let globals = Map::from_iter([("specifiers".to_owned(), Value::from(shared))]);
+    let job = || Job { globals: globals.clone(), ..job(IMPORT) };
+    let fork = template.fork(spawn, spec).await?;
+    // A machine on which none can be spawned has other troubles.
+    let Ok(spawned) = spawn.boot(Arc::new(spec.clone())).await else { return Ok(()) };
+    let (forked, spawned) = tokio::join!(values(fork, job()), values_of(spawned, job()));
+    match (forked, spawned) {
+        (_, Err(_)) => Ok(()),
+        (Ok(forked), Ok(spawned)) if forked == spawned => Ok(()),
+        (forked, Ok(spawned)) => Err(ForkError::SelfTest(format!(
+            "a fork imports {}, and a spawned worker {spawned}",
+            forked.map_or_else(|error| error, |forked| forked.to_string())
+        ))),
+    }
 }
 
 /// What the kernel says of a child.
@@ -97,7 +130,11 @@ fn connections(pid: Pid) -> Result<BTreeSet<String>, String> {
 
 /// What `job` comes to in the child.
 pub(super) async fn values(child: DenoWorker, job: Job) -> Result<Value, String> {
-    let (report, reaped) = Box::new(child).run(job, None, CancellationToken::new()).await;
+    values_of(Box::new(child), job).await
+}
+
+async fn values_of(worker: Box<dyn Worker>, job: Job) -> Result<Value, String> {
+    let (report, reaped) = worker.run(job, None, CancellationToken::new()).await;
     reaped.await;
     match report {
         RunReport {

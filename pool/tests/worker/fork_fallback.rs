@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_pool::{
-    DenoSpawn, ForkFailure, ForkLimits, Settled, SpawnConfig, TemplateStatus, TrialLimits, Verdict, Worker,
-    WorkerChoice, WorkerKind, WorkerSource as _, WorkerSpec,
+    DenoSpawn, ForkFailure, ForkLimits, Packages, Settled, SpawnConfig, TemplateStatus, TrialLimits, Verdict,
+    Worker, WorkerChoice, WorkerKind, WorkerSource as _, WorkerSpec,
 };
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, Forks, config, job, json, settled};
@@ -43,7 +42,18 @@ impl Faulty {
         let deno = directory.path().join(format!("deno-{fault}"));
         fs::hard_link(env!("CARGO_BIN_EXE_conductor-false-deno"), &deno).unwrap();
         let bench = Bench::new();
-        let spec = WorkerSpec { worker: WorkerChoice::Fork, ..bench.spec_of(&deno) };
+        let layer = bench.dir.path().join("layer");
+        fs::create_dir(&layer).unwrap();
+        let packages = Packages {
+            deno_dir: layer.clone(),
+            lock: layer.join("deno.lock"),
+            env: Default::default(),
+            allow_import: None,
+            spellings: Default::default(),
+            preload: vec!["npm:x".to_owned()],
+        };
+        let (packages, worker) = (Some(packages), WorkerChoice::Fork);
+        let spec = WorkerSpec { packages, worker, ..bench.spec_of(&deno) };
         let mut limits = ForkLimits {
             settled_within: Duration::from_millis(300),
             round: Duration::from_millis(20),
@@ -106,7 +116,7 @@ async fn a_deno_without_a_fault_is_forked() {
 }
 
 /// Fault, what the status says, how it is counted.
-const FAULTS: [(&str, &str, ForkFailure); 20] = [
+const FAULTS: [(&str, &str, ForkFailure); 21] = [
     ("stillborn", "the template did not start: Deno ended before it was ready", ForkFailure::Start),
     ("silent", "the template has not answered within", ForkFailure::Template),
     ("threads", "the template still has 2 threads after 300ms", ForkFailure::Threads),
@@ -125,6 +135,7 @@ const FAULTS: [(&str, &str, ForkFailure); 20] = [
     ("unfiltered", "the self-test failed: a fork has no filter of its own", ForkFailure::SelfTest),
     ("shares", "the self-test failed: a fork shares ", ForkFailure::SelfTest),
     ("broken", "the self-test failed: ", ForkFailure::SelfTest),
+    ("idle", "a fork imports [], and a spawned worker [\"npm:x\"]", ForkFailure::SelfTest),
     ("misnamed", "the self-test failed: a fork takes ", ForkFailure::SelfTest),
     ("repeats", "the self-test failed: two forks drew the same bytes", ForkFailure::SelfTest),
 ];
@@ -216,7 +227,7 @@ async fn a_jail_that_is_not_whole_has_no_forks_and_says_why() {
 const SELF_TEST: &str = include_str!("../../src/fork/self_test.js");
 
 /// What a fork may break, and what the script says.
-const BROKEN: [(&str, &str); 10] = [
+const BROKEN: [(&str, &str); 9] = [
     ("const native = setTimeout; globalThis.setTimeout = (f, ms) => native(f, 20 - 2 * ms);", "timers: 2,1"),
     ("globalThis.clearTimeout = () => {};", "timers: cleared,1,2"),
     ("crypto.subtle.digest = async () => new ArrayBuffer(32);", "SHA-256"),
@@ -238,7 +249,6 @@ const BROKEN: [(&str, &str); 10] = [
         "globalThis.Worker = class { constructor() { queueMicrotask(() => this.onerror({ message: 'no thread' })); } };",
         "no thread",
     ),
-    ("preloaded.push('npm:missing');", "npm specifiers were requested; but --no-npm is specified"),
 ];
 
 #[tokio::test]
@@ -246,9 +256,8 @@ async fn each_check_of_the_self_test_notices_what_it_is_for() {
     let bench = Bench::new();
     let run = async |before: &str| {
         let worker = bench.source.boot(Arc::new(bench.spec())).await.unwrap();
-        let mut job = job(&format!("{before}\n{SELF_TEST}"));
-        job.globals.insert("preloaded".to_owned(), Value::Array(Vec::new()));
-        let (report, reaped) = worker.run(job, None, CancellationToken::new()).await;
+        let script = format!("{before}\n{SELF_TEST}");
+        let (report, reaped) = worker.run(job(&script), None, CancellationToken::new()).await;
         reaped.await;
         match settled(&report) {
             Settled::Json { value } => Ok(value.clone()),
