@@ -61,8 +61,9 @@ impl Faulty {
             ..ForkLimits::default()
         };
         change(&mut limits);
-        // A quarter of it is what a template may take for its answer.
-        let config = SpawnConfig { boot_timeout: Duration::from_secs(8), ..config(bench.dir.path()) };
+        // A quarter of it is what a template may take for its answer. Who waits for the end of that waits less.
+        let boot_timeout = Duration::from_secs(if ["silent", "mute"].contains(&fault) { 8 } else { 120 });
+        let config = SpawnConfig { boot_timeout, ..config(bench.dir.path()) };
         let forks = Forks::with(DenoSpawn::new(config), limits);
         Self { forks, spec: Arc::new(spec), directory, bench, deadline: Instant::now() + PATIENCE }
     }

@@ -38,6 +38,15 @@ fn serving(faulty: &Faulty) -> Option<i32> {
     faulty.status().serving.map(|template| template.pid)
 }
 
+/// A call that is served while the template is being built.
+async fn call_without_template(faulty: &Faulty) {
+    let told = until("the build is not told", || {
+        let why = faulty.forks.source.fallback(&faulty.spec);
+        why.as_deref() == Some("the template is being built")
+    });
+    assert_eq!(tokio::join!(faulty.call(), told).0, WorkerKind::Spawn);
+}
+
 /// Calls, all of them forked, until two templates have ended in this way.
 async fn calls_until_two_ended(faulty: &Faulty, end: TemplateEnd) {
     while ended(faulty, end) < 2 {
@@ -45,7 +54,7 @@ async fn calls_until_two_ended(faulty: &Faulty, end: TemplateEnd) {
     }
     let totals = faulty.status().totals;
     assert_eq!((totals.ended.len(), totals.failures.len()), (1, 0), "{totals:?}");
-    assert_eq!(totals.built, 3);
+    assert_eq!(totals.built, totals.ended[&end] + 1);
 }
 
 #[tokio::test]
@@ -103,20 +112,20 @@ async fn workers_of_a_template_that_was_replaced_serve_on_and_it_goes_with_the_l
 #[tokio::test]
 async fn a_template_that_nobody_uses_goes_and_comes_again() {
     let faulty = ready("slow", |limits| {
-        limits.unused_after = Duration::from_millis(200);
+        limits.unused_after = Duration::from_secs(1);
         limits.settled_within = SLOW;
     })
     .await;
     let template = serving(&faulty).unwrap();
     until("a template that is not used stays", || serving(&faulty).is_none()).await;
     until("its process stays", || is_dead(template)).await;
-    assert_eq!(ended(&faulty, TemplateEnd::Unused), 1);
+    assert!(ended(&faulty, TemplateEnd::Unused) > 0);
     let why = faulty.forks.source.fallback(&faulty.spec).unwrap();
     assert_eq!(why, "no worker has been needed for a while");
-    assert_eq!(faulty.call().await, WorkerKind::Spawn);
-    assert_eq!(faulty.forks.source.fallback(&faulty.spec).unwrap(), "the template is being built");
+    call_without_template(&faulty).await;
     faulty.forks.source.ready(&faulty.spec).await.unwrap();
-    assert_eq!(faulty.status().totals.built, 2, "what is counted is kept");
+    let counted = ended(&faulty, TemplateEnd::Unused);
+    assert_eq!(faulty.status().totals.built, counted + 1, "what is counted is kept");
 }
 
 #[tokio::test]
@@ -128,8 +137,7 @@ async fn a_deno_that_is_replaced_has_a_new_template() {
     assert!(Command::new("cp").arg(deno).arg(&new).status().unwrap().success());
     assert_ne!(new.metadata().unwrap().ino(), deno.metadata().unwrap().ino());
     fs::rename(&new, deno).unwrap();
-    assert_eq!(faulty.call().await, WorkerKind::Spawn);
-    assert_eq!(faulty.forks.source.fallback(&faulty.spec).unwrap(), "the template is being built");
+    call_without_template(&faulty).await;
     assert_eq!(serve(old).await, WorkerKind::Fork, "it was made before");
     faulty.forks.source.ready(&faulty.spec).await.unwrap();
     assert_eq!(faulty.call().await, WorkerKind::Fork);
@@ -168,7 +176,8 @@ async fn a_library_that_was_changed_is_never_loaded_and_one_that_cannot_be_writt
     while faulty.call().await == WorkerKind::Fork {}
     let why = faulty.forks.source.fallback(&faulty.spec).unwrap();
     assert!(why.contains("the template did not start: cannot prepare the worker's directories"), "{why}");
-    assert_eq!(faulty.status().totals.failures, [(ForkFailure::Start, 1)].into());
+    let failures = faulty.status().totals.failures;
+    assert_eq!(failures.keys().collect::<Vec<_>>(), [&ForkFailure::Start], "{failures:?}");
 
     fs::remove_dir(&library).unwrap();
     while faulty.call().await == WorkerKind::Spawn {
@@ -194,7 +203,9 @@ async fn forks_that_keep_crashing_and_templates_that_keep_dying_are_given_up_for
     let faulty = ready("good", |_| {}).await;
     for round in 1..=5 {
         let worker = faulty.boot().await;
-        kill_process(Pid::from_raw(parent(worker.identity().pid)).unwrap(), Signal::KILL).unwrap();
+        let template = parent(worker.identity().pid);
+        kill_process(Pid::from_raw(template).unwrap(), Signal::KILL).unwrap();
+        until("a template survives", || is_dead(template)).await;
         worker.retire().await;
         assert_eq!(faulty.call().await, WorkerKind::Spawn);
         let again = faulty.forks.source.ready(&faulty.spec).await;
