@@ -270,7 +270,7 @@ impl Executor {
             run: ms(result.timings.run),
         };
         let kind = result.error.as_ref().map(|error| error.kind.name());
-        self.stats.execution_ended(spans, kind);
+        self.stats.execution_ended(spans, kind, result.kind);
         if let Some(error) = &result.error {
             self.stats.error("execution", format!("{}: {}", error.kind.name(), error.message));
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use conductor_pool::WorkerKind;
 use conductor_protocol::status::{ErrorStatus, ExecutionTotals, LatencyStatus};
 use conductor_upstream::secret::redact_known;
 use hdrhistogram::Histogram;
@@ -64,9 +65,12 @@ impl Stats {
         self.lock().totals.started += 1;
     }
 
-    /// `error` is the error's type when the execution failed.
-    pub fn execution_ended(&self, spans: Spans, error: Option<&str>) {
+    /// `error` is the error's type when the execution failed; `worker` is how its worker was made, if it had one.
+    pub fn execution_ended(&self, spans: Spans, error: Option<&str>, worker: Option<WorkerKind>) {
         let mut inner = self.lock();
+        if let Some(kind) = worker {
+            *inner.totals.by_worker.entry(kind.name().to_owned()).or_default() += 1;
+        }
         match error {
             None => inner.totals.succeeded += 1,
             Some(kind) => {
@@ -146,13 +150,17 @@ mod tests {
     #[test]
     fn counts_executions_and_their_latency() {
         let stats = Stats::default();
-        for (ms, error) in [(1, None), (2, None), (100, Some("timeout"))] {
+        let (fork, spawn) = (Some(WorkerKind::Fork), Some(WorkerKind::Spawn));
+        for (ms, error, worker) in
+            [(1, None, fork), (2, None, fork), (2, None, None), (100, Some("timeout"), spawn)]
+        {
             stats.execution_started();
             let total = Duration::from_millis(ms);
-            stats.execution_ended(Spans { total, ..Spans::default() }, error);
+            stats.execution_ended(Spans { total, ..Spans::default() }, error, worker);
         }
         let totals = stats.totals();
-        assert_eq!((totals.started, totals.succeeded, totals.failed), (3, 2, 1));
+        assert_eq!(totals.by_worker, [("fork".to_owned(), 2), ("spawn".to_owned(), 1)].into());
+        assert_eq!((totals.started, totals.succeeded, totals.failed), (4, 3, 1));
         assert_eq!(totals.by_error["timeout"], 1);
         let latency = stats.latency();
         let total = latency.iter().find(|latency| latency.name == "total").expect("is measured");

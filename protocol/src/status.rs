@@ -292,6 +292,8 @@ pub struct ExecutionTotals {
     pub failed: u64,
     /// Failed ones by error type.
     pub by_error: std::collections::BTreeMap<String, u64>,
+    /// Those that a worker served, by how it was made: `spawn`, `fork`.
+    pub by_worker: std::collections::BTreeMap<String, u64>,
 }
 
 /// Distribution since the daemon started.

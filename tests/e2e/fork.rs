@@ -24,6 +24,8 @@ fn a_profile_can_have_its_workers_forked() {
     };
     wait_for("idle workers that were spawned are replaced without a call", TEMPLATE, forked);
     assert_eq!(shim.call("40 + 2").structured()["worker"], "fork");
+    let served = daemon.status().executions.by_worker;
+    assert_eq!(served, [("fork".to_owned(), 1), ("spawn".to_owned(), 1)].into());
     let profile = profile(&daemon);
     assert_eq!((profile.source.as_str(), profile.fallback, profile.boot_failures), ("fork", None, 0));
     assert!(profile.spawned > 0 && profile.spawned + profile.forked == profile.booted);

@@ -31,6 +31,7 @@ fn counts_match_what_was_done() {
     assert_eq!((executions.started, executions.succeeded, executions.failed), (7, 4, 3));
     let by_error: Vec<_> = executions.by_error.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
     assert_eq!(by_error, [("invalid_arguments", 1), ("runtime", 1), ("timeout", 1)]);
+    assert_eq!(executions.by_worker, [("spawn".to_owned(), 6)].into(), "one had no worker");
     for latency in &status.latency {
         assert_eq!(latency.count, 7, "{latency:?}");
         assert!(latency.p50_ms <= latency.p90_ms && latency.p90_ms <= latency.p99_ms, "{latency:?}");

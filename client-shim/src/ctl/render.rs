@@ -236,6 +236,12 @@ impl Page {
                 totals.by_error.iter().map(|(kind, n)| format!("{} {n}", printable(kind))).collect();
             self.line(&format!("  failed by: {}", kinds.join(", ")));
         }
+        // As long as all are spawned there is nothing to tell.
+        if totals.by_worker.contains_key("fork") {
+            let kinds: Vec<_> =
+                totals.by_worker.iter().map(|(kind, n)| format!("{} {n}", printable(kind))).collect();
+            self.line(&format!("  served by: {}", kinds.join(", ")));
+        }
         if latency.iter().any(|latency| latency.count > 0) {
             self.table(
                 &["TIME", "COUNT", "P50", "P90", "P99", "MAX"],

@@ -138,6 +138,7 @@ fn busy() -> StatusReport {
             succeeded: 1200,
             failed: 28,
             by_error: [("runtime".to_owned(), 25), ("timeout".to_owned(), 3)].into(),
+            by_worker: [("fork".to_owned(), 510), ("spawn".to_owned(), 718)].into(),
         },
         latency: vec![LatencyStatus {
             name: "total".into(),
@@ -227,6 +228,7 @@ Servers: 2
 
 Calls: 1229 started, 1200 succeeded, 28 failed, 1 running
   failed by: runtime 25, timeout 3
+  served by: fork 510, spawn 718
   TIME   COUNT     P50     P90     P99     MAX
   total   1228  1.5 ms  4.0 ms  220 ms  30.0 s
 
