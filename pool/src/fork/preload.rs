@@ -4,7 +4,8 @@
 //! before ([`harness.js`](../harness/harness.js)). What the package does meanwhile, all children would have in common, so one
 //! that draws random numbers, sets a timer, leaves something open or at work, or does not come to an end is left out, and
 //! another template is made without it. What all packages of a template spoil together leaves out all. The template says what
-//! it has seen of each package; what it does not say shows in what it holds, and in its children's self-test.
+//! it has seen of each package; what it does not say shows in what it holds, and in its children's self-test. And there is half a
+//! second for all of it: after that Deno starts a thread to listen for a signal, which a fork would lose.
 //!
 //! What is left out its children import one by one before they are idle, as started workers do, unless that is what has failed.
 
@@ -26,6 +27,9 @@ use crate::source::SpawnError;
 use crate::spawn::DenoSpawn;
 use crate::spec::WorkerSpec;
 use crate::worker::sharing::{Flaw, Sharing};
+
+/// Boots of a template that may take too long, before it is tried with fewer packages.
+const TRIES: usize = 3;
 
 /// A template that has proved itself, with those of the spec's packages that it may have.
 pub(super) async fn proved(
@@ -73,7 +77,7 @@ async fn attempt(
     Ok(template)
 }
 
-/// One that can fork. Boots in its turn, and waits for its threads to end out of it.
+/// One that can fork. Waits for its threads to end.
 async fn template(
     spawn: &DenoSpawn,
     spec: &WorkerSpec,
@@ -82,9 +86,7 @@ async fn template(
     busy: &Semaphore,
     limits: &ForkLimits,
 ) -> Built {
-    let booting = busy.acquire().await.expect("nobody closes it");
-    let mut template = Template::boot(spawn, spec, sharing).await?;
-    drop(booting);
+    let mut template = booted(spawn, spec, sharing, busy).await?;
     if !sharing.is_good() {
         return Err(ForkError::Shared);
     }
@@ -95,6 +97,23 @@ async fn template(
     }
     template.set_up(spawn.config().boot_timeout).await?;
     Ok(Arc::new(template))
+}
+
+/// Boots one in its turn, in time: a machine that was busy may be less so the next time.
+async fn booted(
+    spawn: &DenoSpawn,
+    spec: &WorkerSpec,
+    sharing: &mut Sharing,
+    busy: &Semaphore,
+) -> Result<Template, ForkError> {
+    let _booting = busy.acquire().await.expect("nobody closes it");
+    for _ in 0..TRIES {
+        let template = Template::boot(spawn, spec, sharing).await?;
+        if !sharing.is_good() || template.may_settle()? {
+            return Ok(template);
+        }
+    }
+    Err(ForkError::Slow)
 }
 
 /// Deno opens its caches, and Linux knows of each file; a package may have opened others by numbers that Deno does not know.
@@ -143,6 +162,11 @@ impl Plan {
                 self.take(&sharing.shared[begun], ended(cause), false);
             }
             ForkError::Shared => self.give_up(Flaw::Work.text()),
+            ForkError::Slow if !self.shared.is_empty() => {
+                for specifier in self.shared.split_off(self.shared.len() / 2) {
+                    self.take(&specifier, SLOW, true);
+                }
+            }
             ForkError::Link(_)
             | ForkError::Unfit(_)
             | ForkError::Threads { .. }
@@ -200,6 +224,8 @@ fn short(text: &str) -> String {
     if text.chars().nth(MOST).is_some() { format!("{clean}…") } else { clean }
 }
 
+const SLOW: &str = "a template with it takes longer than half a second to boot, and could not fork then";
+
 fn ended(error: &SpawnError) -> &'static str {
     match error {
         SpawnError::BootTimeout { .. } => "its import does not come to an end",
@@ -252,6 +278,17 @@ mod tests {
             "{why}"
         );
         assert!(!plan.leave_out(&plan.sharing(), &broken()), "there is no package left to blame");
+    }
+
+    #[test]
+    fn a_template_that_boots_too_slowly_has_half_of_them_the_next_time() {
+        let mut plan = plan(&["npm:a", "npm:b", "npm:c"]);
+        for (shared, each) in [("npm:a", "npm:b npm:c"), ("", "npm:b npm:c npm:a")] {
+            assert!(plan.leave_out(&plan.sharing(), &ForkError::Slow));
+            assert_eq!((plan.shared.join(" "), plan.each.join(" ")), (shared.into(), each.into()));
+        }
+        assert!(why(&plan, "npm:b").contains("half a second"));
+        assert!(!plan.leave_out(&plan.sharing(), &ForkError::Slow), "without packages it is no better");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub(crate) enum ForkError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// Deno listens for SIGUSR1 on a thread of its own from half a second after its start on.
+    #[error("the template took longer than half a second to boot")]
+    Slow,
     #[error("the template still has {threads} threads after {after:?}")]
     Threads { threads: usize, after: Duration },
     #[error("the template named a process that is not its child")]
@@ -77,7 +80,7 @@ impl ForkError {
             Self::Start(_) => ForkFailure::Start,
             Self::Link(_) => ForkFailure::Template,
             Self::Unfit(_) => ForkFailure::Descriptors,
-            Self::Threads { .. } => ForkFailure::Threads,
+            Self::Slow | Self::Threads { .. } => ForkFailure::Threads,
             Self::NotItsChild => ForkFailure::ForeignProcess,
             Self::Child(_) => ForkFailure::Child,
             Self::SelfTest(_) | Self::Shared => ForkFailure::SelfTest,
@@ -134,6 +137,20 @@ impl Template {
 
     pub(super) fn pid(&self) -> Pid {
         self.process.process().pid()
+    }
+
+    /// False if it has a thread that never ends: any but those of tokio's pool.
+    pub(super) fn may_settle(&self) -> Result<bool, Unfit> {
+        let pid = self.pid().as_raw_pid().to_string();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let entry = entry?;
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            // One that has ended meanwhile has no name.
+            if entry.file_name() != *pid && !name.is_empty() && !name.starts_with("tokio") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until it has one thread, which takes as long as Deno keeps idle ones: a fork copies the calling thread alone.
