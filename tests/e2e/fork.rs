@@ -66,3 +66,34 @@ fn a_profile_that_cannot_be_forked_says_why_and_is_spawned() {
     assert_eq!(templates.last_failure, profile.fallback);
     assert_eq!(shim.call("40 + 2").structured()["worker"], "spawn");
 }
+
+#[test]
+fn what_a_profile_preloads_is_in_the_template_but_for_what_forks_must_not_share() {
+    let home = Home::new();
+    home.configure(
+        "[profiles.default]\nworker = \"fork\"\npackages = [\"npm:axios@^1\", \"npm:seedrandom@^3\"]\n\
+         preload = [\"npm:axios\", \"npm:seedrandom\"]\n",
+    );
+    let daemon = Daemon::start(&home);
+    // The fixture's variable would go before the profile's list.
+    let shim = Shim::session_with(&home, |command| {
+        command.env_remove("MCP_CONDUCTOR_ALLOWED_PACKAGES");
+    });
+    let left_out = wait_for("the packages' template", 2 * TEMPLATE, || {
+        let profiles = daemon.status().pool.profiles;
+        let ready = profiles.iter().find(|it| it.forked >= it.idle && it.idle > 0 && !it.left_out.is_empty());
+        ready.map(|it| it.left_out.join("\n")).ok_or(format!("{profiles:?}"))
+    });
+    let of = |package: &str| left_out.lines().find(|line| line.contains(package)).unwrap_or_default();
+    assert!(of("npm:seedrandom").contains("draws random numbers"), "{left_out}");
+    // A busy machine may take too long to import it in time.
+    assert!(of("npm:axios").is_empty() || of("npm:axios").contains("half a second"), "{left_out}");
+
+    let answer = shim.call(
+        "const { default: axios } = await import('npm:axios');
+         const { default: seedrandom } = await import('npm:seedrandom');
+         [typeof axios.get, typeof seedrandom, process.pid === Deno.pid]",
+    );
+    assert_eq!(answer.structured()["worker"], "fork");
+    assert_eq!(answer.value(), &json!(["function", "function", true]));
+}

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_tests::{Answer, DEADLINE, Daemon, Home, Process, Shim, wait_for};
+use conductor_tests::{Answer, DEADLINE, Daemon, Home, Process, Shim, forks, wait_for};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::{Value, json};
@@ -90,15 +90,6 @@ impl Rest {
     }
 }
 
-/// Workers are to be forked.
-fn forks() -> bool {
-    match std::env::var("CONDUCTOR_TEST_WORKER").as_deref() {
-        Ok("fork") => true,
-        Ok("spawn") | Err(_) => false,
-        Ok(other) => panic!("CONDUCTOR_TEST_WORKER is {other:?}: neither fork nor spawn"),
-    }
-}
-
 /// Started as a template, or copied from one.
 fn is_forked(process: &Process) -> bool {
     process.command.contains("--single-threaded")
@@ -111,7 +102,7 @@ impl Ground {
             "[pool]\nidle-per-profile = {IDLE}\nmax-idle = 64\nmax-workers = 64\n[profiles.default]\nheap-mib = {heap_mib}\nlinger = \"200ms\"\n\
              max-output-bytes = 1000000\nmax-calls-per-minute = 1000000\nworker = \"{}\"\n[policy]\n\
              session-grants = [\"read\", \"write\", \"net\", \"env\", \"run\", \"ffi\"]\n",
-            if forks() { "fork" } else { "spawn" }
+            if forks::are_wanted() { "fork" } else { "spawn" }
         ));
         plant(&home);
         // A thread's filters and network are those of what it starts, and end with it.
@@ -237,7 +228,7 @@ impl Ground {
         self.wait_for_forks();
         self.rest = self.at_rest(label);
         // The table of a forked worker is that of its template, less what the child gives up: the tests of forks look at it.
-        if forks() {
+        if forks::are_wanted() {
             return;
         }
         let first = Look::at(&self.daemon);
@@ -249,7 +240,7 @@ impl Ground {
 
     /// Waits until all idle workers are forked, but where they cannot be.
     fn wait_for_forks(&mut self) {
-        if !forks() {
+        if !forks::are_wanted() {
             return;
         }
         wait_for("workers are forked", TEMPLATE, || {

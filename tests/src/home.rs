@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::forks;
 use crate::process::Process;
 
 /// How long processes may take to end after the last fixture has been dropped.
@@ -33,6 +34,9 @@ impl Home {
         let home = Self { dir };
         for dir in [home.path("home/.config/conductor"), home.path("run"), home.path("ws")] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).expect("a directory");
+        }
+        if forks::are_wanted() {
+            home.configure("");
         }
         Arc::new(home)
     }
@@ -79,6 +83,7 @@ impl Home {
     /// Replaces the configuration file.
     pub fn configure(&self, text: &str) {
         let path = self.config_file();
+        let text = if forks::are_wanted() { forks::asked_for(text) } else { text.to_owned() };
         fs::write(&path, text).expect("writes the configuration");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("sets its mode");
     }

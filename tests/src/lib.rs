@@ -7,6 +7,7 @@
 //! Answer    what a call of `run_deno_code` came to
 //! Held      what a daemon holds at a moment, to compare with another moment
 //! ends      when processes end
+//! forks     the same tests with forked workers
 //! Noise     chance that can be had again from a seed
 //! Operator  an operator's connection to a daemon's socket, and bytes that are none
 //! kernel    a kernel that is out of something
@@ -29,6 +30,7 @@ pub mod conformance;
 pub mod daemon;
 #[cfg(target_os = "linux")]
 pub mod ends;
+pub mod forks;
 pub mod held;
 pub mod home;
 pub mod http;

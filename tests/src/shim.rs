@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::answer::Answer;
 use crate::daemon::ended;
 use crate::home::Home;
-use crate::{DEADLINE, binaries};
+use crate::{DEADLINE, binaries, forks};
 
 const TOOL: &str = "run_deno_code";
 
@@ -149,6 +149,9 @@ impl Shim {
 
     /// Calls the tool without waiting.
     pub fn start_call(&self, arguments: Value) -> u64 {
+        if forks::are_wanted() {
+            forks::wait(&self.home.socket());
+        }
         self.request("tools/call", json!({ "name": TOOL, "arguments": arguments }))
     }
 
