@@ -104,5 +104,8 @@ fn wait_for_packages(bed: &Bed, sessions: &mut [(Session, &str)]) -> Result<(), 
     if let Some((forking, _)) = sessions.last_mut() {
         bed.wait_until_forking(forking);
     }
+    for left_out in bed.status().pool.profiles.iter().flat_map(|profile| &profile.left_out) {
+        progress(&format!("imported by each fork: {left_out}"));
+    }
     Ok(())
 }
