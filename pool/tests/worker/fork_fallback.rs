@@ -42,18 +42,8 @@ impl Faulty {
         let deno = directory.path().join(format!("deno-{fault}"));
         fs::hard_link(env!("CARGO_BIN_EXE_conductor-false-deno"), &deno).unwrap();
         let bench = Bench::new();
-        let layer = bench.dir.path().join("layer");
-        fs::create_dir(&layer).unwrap();
-        let packages = Packages {
-            deno_dir: layer.clone(),
-            lock: layer.join("deno.lock"),
-            env: Default::default(),
-            allow_import: None,
-            spellings: Default::default(),
-            preload: vec!["npm:x".to_owned()],
-        };
-        let (packages, worker) = (Some(packages), WorkerChoice::Fork);
-        let spec = WorkerSpec { packages, worker, ..bench.spec_of(&deno) };
+        let packages = (fault == "idle").then(|| layer(bench.dir.path()));
+        let spec = WorkerSpec { packages, worker: WorkerChoice::Fork, ..bench.spec_of(&deno) };
         let mut limits = ForkLimits {
             settled_within: Duration::from_millis(300),
             round: Duration::from_millis(20),
@@ -87,6 +77,16 @@ impl Faulty {
     }
 }
 
+/// What a Deno that imports nothing takes for packages.
+fn layer(directory: &Path) -> Packages {
+    let (deno_dir, lock) = (directory.join("layer"), directory.join("layer/deno.lock"));
+    fs::create_dir(&deno_dir).unwrap();
+    fs::write(&lock, "").unwrap();
+    let (env, spellings) = Default::default();
+    let preload = vec!["npm:x".to_owned()];
+    Packages { deno_dir, lock, env, allow_import: None, spellings, preload }
+}
+
 /// Runs a job that comes to 42.
 pub(crate) async fn serve(worker: Box<dyn Worker>) -> WorkerKind {
     let kind = worker.kind();
@@ -117,10 +117,11 @@ async fn a_deno_without_a_fault_is_forked() {
 }
 
 /// Fault, what the status says, how it is counted.
-const FAULTS: [(&str, &str, ForkFailure); 21] = [
+const FAULTS: [(&str, &str, ForkFailure); 22] = [
     ("stillborn", "the template did not start: Deno ended before it was ready", ForkFailure::Start),
     ("silent", "the template has not answered within", ForkFailure::Template),
     ("threads", "the template still has 2 threads after 300ms", ForkFailure::Threads),
+    ("listens", "the template took longer than half a second to boot", ForkFailure::Threads),
     ("pipes", "the template holds pipe:[", ForkFailure::Descriptors),
     ("loops", "the template has 2 event loops", ForkFailure::Descriptors),
     ("files", "the template holds more than 128 descriptors", ForkFailure::Descriptors),
@@ -136,7 +137,7 @@ const FAULTS: [(&str, &str, ForkFailure); 21] = [
     ("unfiltered", "the self-test failed: a fork has no filter of its own", ForkFailure::SelfTest),
     ("shares", "the self-test failed: a fork shares ", ForkFailure::SelfTest),
     ("broken", "the self-test failed: ", ForkFailure::SelfTest),
-    ("idle", "a fork imports [], and a spawned worker [\"npm:x\"]", ForkFailure::SelfTest),
+    ("draws", "the self-test failed: the template has drawn random numbers", ForkFailure::SelfTest),
     ("misnamed", "the self-test failed: a fork takes ", ForkFailure::SelfTest),
     ("repeats", "the self-test failed: two forks drew the same bytes", ForkFailure::SelfTest),
 ];
@@ -222,6 +223,16 @@ async fn a_jail_that_is_not_whole_has_no_forks_and_says_why() {
             assert_eq!(totals.failures, [(ForkFailure::Unsuitable, 1)].into(), "{change}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_package_that_forks_cannot_import_though_spawned_workers_do_is_in_no_template() {
+    let faulty = Faulty::new("idle");
+    faulty.forks.source.ready(&faulty.spec).await.unwrap();
+    let left_out = faulty.forks.source.left_out(&faulty.spec);
+    let why = left_out.get("npm:x").unwrap();
+    assert!(why.contains("a fork imports [], and a spawned worker [\"npm:x\"]"), "{why}");
+    assert_eq!(faulty.call().await, WorkerKind::Fork);
 }
 
 /// The self-test's script, as it is.
