@@ -168,7 +168,7 @@ impl WorkerSource for DenoWorkers {
     }
 
     fn left_out(&self, spec: &WorkerSpec) -> BTreeMap<String, String> {
-        self.shelf.left_out(spec)
+        self.shelf.left_out(spec).unwrap_or_else(|| self.spawn.left_out(spec))
     }
 
     fn fallback(&self, spec: &WorkerSpec) -> Option<String> {

@@ -54,3 +54,10 @@ pub fn error_chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// The beginning of a text that holds what a worker has said, for a status: on one line.
+pub(crate) fn excerpt(text: &str) -> String {
+    const MOST: usize = 200;
+    let line: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MOST).is_some() { format!("{line}…") } else { line }
+}

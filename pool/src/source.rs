@@ -49,8 +49,8 @@ pub trait WorkerSource: Send + Sync + 'static {
         Box::pin(std::future::pending())
     }
 
-    /// Packages of this spec's that a template does not have, so that each worker imports them for itself, and why. For
-    /// people.
+    /// Packages of this spec's that are not imported ahead of time as they should be, and why: a template does not have them,
+    /// or workers do not boot with them. For people.
     fn left_out(&self, _spec: &WorkerSpec) -> BTreeMap<String, String> {
         BTreeMap::new()
     }

@@ -10,9 +10,10 @@ pub(crate) mod cgroups;
 pub(crate) mod command_line;
 pub(crate) mod deno_dir;
 mod rehearsal;
+mod spoiled;
 pub(crate) mod start;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use conductor_jail::{Layer, Level, Report, State};
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::excerpt;
 use crate::launcher::jail::{Own, jail};
 use crate::launcher::{Launch, Proof};
 use crate::source::{BoxFuture, SpawnError, Worker, WorkerSource};
@@ -36,6 +38,7 @@ use deno_dir::{DenoDir, Directories};
 pub(crate) use deno_dir::{HARNESS, Origin};
 pub use rehearsal::Rehearsal;
 pub(crate) use rehearsal::own_memory;
+use spoiled::Spoiled;
 use start::{Start, Started};
 
 /// Where [`DenoSpawn`] keeps its files and how it starts workers.
@@ -82,12 +85,20 @@ struct Inner {
     prepared: Mutex<HashMap<PathBuf, DenoDir>>,
     /// Tried out once: it is the same for every worker.
     proof: OnceCell<Proof>,
+    spoiled: Spoiled,
 }
 
 impl DenoSpawn {
     /// Touches nothing yet: the directories are made when the first worker boots.
     pub fn new(config: SpawnConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, prepared: Mutex::default(), proof: OnceCell::new() }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                prepared: Mutex::default(),
+                proof: OnceCell::new(),
+                spoiled: Spoiled::default(),
+            }),
+        }
     }
 
     /// Whether the jail of the workers holds. Takes milliseconds the first time.
@@ -123,7 +134,8 @@ impl DenoSpawn {
             .and_then(|origin| origin.with_layer(spec.packages.as_ref()))
             .map_err(SpawnError::Prepare)?;
         let parts = TemplateParts { library, socket, sharing };
-        Ok((inner.boot_in(spec, &directories, Some(parts)).await?, origin))
+        let limit = inner.config.boot_timeout;
+        Ok((inner.boot_in(spec, &directories, Some(parts), limit).await?, origin))
     }
 
     /// A spec that grants nothing.
@@ -158,12 +170,32 @@ impl WorkerSource for DenoSpawn {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move { Ok(Box::new(inner.boot(&spec).await?) as Box<dyn Worker>) })
     }
+
+    fn left_out(&self, spec: &WorkerSpec) -> BTreeMap<String, String> {
+        self.inner.spoiled.left_out(spec)
+    }
 }
 
 impl Inner {
+    /// In half of the time if it imports packages: the other half is for booting without them, should they be at fault.
     async fn boot(&self, spec: &WorkerSpec) -> Result<DenoWorker, SpawnError> {
         let directories = Directories::install(&self.config.cache_dir).map_err(SpawnError::Prepare)?;
-        self.boot_in(spec, &directories, None).await
+        let limit = self.config.boot_timeout;
+        let Some(bare) = Spoiled::without_preload(spec) else {
+            return self.boot_in(spec, &directories, None, limit).await;
+        };
+        if self.spoiled.why(spec).is_some() {
+            return self.boot_in(&bare, &directories, None, limit).await;
+        }
+        let error = match self.boot_in(spec, &directories, None, limit / 2).await {
+            Err(error @ (SpawnError::Died { .. } | SpawnError::BootTimeout { .. })) => error,
+            done => return done,
+        };
+        let worker = self.boot_in(&bare, &directories, None, limit / 2).await?;
+        let why = excerpt(&error.to_string());
+        tracing::warn!(error = why, "workers boot without their packages");
+        self.spoiled.note(spec, why);
+        Ok(worker)
     }
 
     async fn boot_in(
@@ -171,12 +203,13 @@ impl Inner {
         spec: &WorkerSpec,
         directories: &Directories,
         template: Option<TemplateParts<'_>>,
+        limit: Duration,
     ) -> Result<DenoWorker, SpawnError> {
         let deno_dir = match &spec.packages {
             Some(packages) => packages.deno_dir.clone(),
             None => self.deno_dir(&spec.deno, directories).await?.path().to_owned(),
         };
-        self.start(spec, directories, &deno_dir, Files::ReadOnlyUnlessGranted, template).await
+        self.start(spec, directories, &deno_dir, Files::ReadOnlyUnlessGranted, template, limit).await
     }
 
     /// The sealed `DENO_DIR` for this Deno, made if there is none or it is damaged.
@@ -201,7 +234,8 @@ impl Inner {
             deno_dir::Staged::Empty(staging) => staging,
         };
         let spec = rehearsal::plain_spec(deno, directories.empty());
-        let worker = self.start(&spec, directories, staging.path(), Files::Writable, None).await?;
+        let limit = self.config.boot_timeout;
+        let worker = self.start(&spec, directories, staging.path(), Files::Writable, None, limit).await?;
         worker.rehearse("return 1;", self.config.boot_timeout).await.map_err(SpawnError::Prepare)?;
         staging.seal().await.map_err(SpawnError::Prepare)
     }
@@ -218,6 +252,7 @@ impl Inner {
         deno_dir: &Path,
         files: Files,
         template: Option<TemplateParts<'_>>,
+        limit: Duration,
     ) -> Result<DenoWorker, SpawnError> {
         if self.config.level == Level::Strict {
             self.proof().await.permits(Level::Strict)?;
@@ -263,7 +298,7 @@ impl Inner {
         let started = start.run().await.map_err(SpawnError::Start)?;
         let started = self.enclose(started, spec).await?;
         let template = template.as_mut().map(|(library, sharing)| (library.as_path(), &mut **sharing));
-        DenoWorker::boot(started, line.revoke, spec, template, self.config.boot_timeout).await
+        DenoWorker::boot(started, line.revoke, spec, template, limit).await
     }
 }
 

@@ -34,7 +34,7 @@ pub struct ProfileStatus {
     /// What its forked workers come from, once one has been asked for.
     #[serde(default)]
     pub templates: Option<TemplateStatus>,
-    /// Packages that the template of its workers does not have, though they are imported ahead of time, and why.
+    /// See [`WorkerSource::left_out`](crate::source::WorkerSource::left_out).
     #[serde(default)]
     pub left_out: BTreeMap<String, String>,
     /// Sessions that keep it warm.

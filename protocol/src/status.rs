@@ -214,7 +214,7 @@ pub struct ProfileStatus {
     pub fallback: Option<String>,
     /// Absent as long as nobody has asked for forked workers.
     pub templates: Option<TemplatesStatus>,
-    /// Packages that forked workers import one by one, instead of finding them imported, each with the reason.
+    /// Packages that are not imported ahead of time as they should be, each with the reason.
     pub left_out: Vec<String>,
     /// What the code may do, in words.
     pub grants: String,

@@ -143,7 +143,7 @@ impl Page {
         ];
         let templates = profile.templates.iter().flat_map(template_details);
         let templates = templates.filter_map(|(name, value)| named(name, &value));
-        let left_out = profile.left_out.iter().map(|package| format!("not in the template: {package}"));
+        let left_out = profile.left_out.iter().map(|package| format!("left out: {package}"));
         for detail in details.into_iter().flatten().chain(templates).chain(left_out) {
             let text = format!("  {}  {}", printable(&profile.id), hang(&printable(&detail), 4));
             self.line(&self.paint.dim(&text));

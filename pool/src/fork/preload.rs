@@ -22,11 +22,11 @@ use super::descriptors::Unfit;
 use super::limits::ForkLimits;
 use super::template::{ForkError, Template};
 use super::{Built, self_test};
-use crate::error_chain;
 use crate::source::SpawnError;
 use crate::spawn::DenoSpawn;
 use crate::spec::WorkerSpec;
 use crate::worker::sharing::{Flaw, Sharing};
+use crate::{error_chain, excerpt};
 
 /// Boots of a template that may take too long, before it is tried with fewer packages.
 const TRIES: usize = 3;
@@ -175,7 +175,7 @@ impl Plan {
             | ForkError::SelfTest(_)
                 if !self.shared.is_empty() || !self.each.is_empty() =>
             {
-                self.give_up(&short(&error_chain(error)));
+                self.give_up(&excerpt(&error_chain(error)));
             }
             _ => return false,
         }
@@ -215,13 +215,6 @@ impl Flaw {
             Self::Work => "something goes on after all imports",
         }
     }
-}
-
-/// For a status. What a self-test tells may be anything that a package made of it.
-fn short(text: &str) -> String {
-    const MOST: usize = 200;
-    let clean: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(MOST).is_some() { format!("{clean}…") } else { clean }
 }
 
 const SLOW: &str = "a template with it takes longer than half a second to boot, and could not fork then";

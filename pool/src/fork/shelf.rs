@@ -119,11 +119,11 @@ impl Shelf {
         }
     }
 
-    /// Packages that the template that is ready does not have, and why.
-    pub(super) fn left_out(&self, spec: &WorkerSpec) -> BTreeMap<String, String> {
+    /// Packages that the template does not have, and why, if there is one that is ready.
+    pub(super) fn left_out(&self, spec: &WorkerSpec) -> Option<BTreeMap<String, String>> {
         match self.entries().get(spec).map(|entry| &entry.life) {
-            Some(Life::Ready(template)) => template.left_out.clone(),
-            _ => BTreeMap::new(),
+            Some(Life::Ready(template)) => Some(template.left_out.clone()),
+            _ => None,
         }
     }
 

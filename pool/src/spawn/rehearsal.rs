@@ -142,7 +142,8 @@ impl Inner {
             packages: Some(Packages { preload, ..packages.clone() }),
             ..plain_spec(deno, directories.empty())
         };
-        self.start(&spec, &directories, &packages.deno_dir, Files::Writable, None).await
+        let limit = self.config.boot_timeout;
+        self.start(&spec, &directories, &packages.deno_dir, Files::Writable, None, limit).await
     }
 
     async fn import(

@@ -309,3 +309,26 @@ async fn another_layer_or_other_packages_have_another_template() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_that_keeps_started_workers_from_booting_is_not_preloaded() {
+    let layered = Layered::new();
+    let spawn = DenoSpawn::new(SpawnConfig { boot_timeout: BOOT, ..config(layered.bench.dir.path()) });
+    join_all(["for (;;);", "Deno.exit(0);", "dispatchEvent = addEventListener = null; await 1;"].map(
+        async |code| {
+            let spec = layered.spec(vec![module(code)]);
+            let spec = Arc::new(WorkerSpec { worker: WorkerChoice::Spawn, ..(*spec).clone() });
+            for _ in 0..2 {
+                let worker = spawn.boot(Arc::clone(&spec)).await.unwrap();
+                let (report, reaped) = worker.run(job("return 1;"), None, CancellationToken::new()).await;
+                reaped.await;
+                assert_eq!(json(report), 1, "{code}");
+            }
+            let why = spawn.left_out(&spec);
+            let expected = if code.contains("await") { 0 } else { 1 };
+            assert_eq!(why.len(), expected, "{code}: {why:?}");
+            assert!(why.values().all(|why| why.contains("does not boot")), "{why:?}");
+        },
+    ))
+    .await;
+}

@@ -203,7 +203,7 @@ Pool: 5 workers (limits: 16 in all, 8 idle)
   87a0fd16c0b6  template: 9 MiB, 1m 5s old, 512 forks
   87a0fd16c0b6  templates: 3 built, ended by: age 1, forks 1
   87a0fd16c0b6  failed forks: child 2; given up 1 time
-  87a0fd16c0b6  not in the template: npm:dice@1: it draws random numbers while it is imported
+  87a0fd16c0b6  left out: npm:dice@1: it draws random numbers while it is imported
 
 Sessions: 3
   ID  KIND   PID  CLIENT      PROFILE  CALLS  NOW  AGE    DIRECTORY
