@@ -33,6 +33,8 @@ struct Entry {
     life: Life,
     /// One is being built, which may be the successor of one that serves.
     is_building: bool,
+    /// What `totals.gave_up` was when that build began.
+    gave_up_before: u64,
     used_at: Instant,
     /// Workers that were made, or asked for.
     boots: u32,
@@ -84,6 +86,7 @@ impl Shelf {
         entry.drop_outdated(now, &self.limits);
         if entry.is_due(now, spec.worker, &self.limits) {
             entry.is_building = order();
+            entry.gave_up_before = entry.totals.gave_up;
         }
         if entry.is_news && !was_news {
             self.changed.notify_waiters();
@@ -190,6 +193,8 @@ impl Shelf {
             entry.totals.ended(entry.wear(&self.limits).unwrap_or(TemplateEnd::Outdated));
         }
         match built {
+            // Made as those were whose forks keep crashing: the pause holds for it, too.
+            Ok(_) if entry.totals.gave_up > entry.gave_up_before => {}
             Ok(template) => {
                 info!("a template is ready");
                 entry.failures = 0;
@@ -220,6 +225,7 @@ impl Shelf {
                 entry.look_at_memory();
                 if matches!(entry.life, Life::Ready(_)) && entry.is_due(now, spec.worker, &self.limits) {
                     entry.is_building = true;
+                    entry.gave_up_before = entry.totals.gave_up;
                     worn.push(Arc::clone(spec));
                 }
                 return true;
@@ -239,6 +245,7 @@ impl Entry {
         Self {
             life: Life::Wanted,
             is_building: false,
+            gave_up_before: 0,
             used_at: now,
             boots: 0,
             failures: 0,

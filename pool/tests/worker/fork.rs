@@ -47,7 +47,7 @@ impl Ready {
     }
 }
 
-fn stat(pid: i32) -> Option<Vec<String>> {
+pub(crate) fn stat(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned).collect())
 }

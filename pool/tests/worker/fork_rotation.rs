@@ -16,8 +16,8 @@ use conductor_pool::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fork::{is_dead, parent, until};
-use crate::fork_fallback::{Faulty, PATIENCE, serve};
+use crate::fork::{is_dead, parent, stat, until};
+use crate::fork_fallback::{Faulty, PATIENCE, crash, serve};
 use crate::support::{Bench, Forks};
 
 /// More than the second until a slow template has one thread.
@@ -192,7 +192,7 @@ async fn forks_that_keep_crashing_and_templates_that_keep_dying_are_given_up_for
         assert_eq!(faulty.status().totals.gave_up, 0, "after {crashes}");
         let worker = faulty.boot().await;
         assert_eq!(worker.kind(), WorkerKind::Fork);
-        crate::fork_fallback::crash(worker).await;
+        crash(worker).await;
     }
     let why = faulty.forks.source.fallback(&faulty.spec).unwrap();
     assert_eq!(why, "forked workers keep crashing (signal 4)");
@@ -212,6 +212,46 @@ async fn forks_that_keep_crashing_and_templates_that_keep_dying_are_given_up_for
         assert_eq!(again.err().as_deref(), (round == 5).then_some("templates keep dying"));
     }
     assert_eq!((faulty.status().totals.gave_up, ended(&faulty, TemplateEnd::Died)), (1, 5));
+}
+
+/// Templates that serve or are being built.
+fn templates(faulty: &Faulty) -> usize {
+    let deno = faulty.spec.deno.to_string_lossy().into_owned();
+    let ours = i32::try_from(std::process::id()).unwrap();
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_template = |pid: &i32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(&deno)
+            && line.contains("--allow-ffi")
+            && stat(*pid).is_some_and(|stat| stat[1] == ours.to_string())
+    };
+    all.filter(is_template).count()
+}
+
+#[tokio::test]
+async fn a_template_that_was_being_built_when_forks_were_given_up_serves_none() {
+    let faulty = ready("slower", |limits| {
+        limits.settled_within = SLOW;
+        limits.max_forks = 1;
+    })
+    .await;
+    let workers = futures_util::future::join_all((0..5).map(|_| faulty.boot())).await;
+    until("no successor is built", || templates(&faulty) == 2).await;
+    futures_util::future::join_all(workers.into_iter().map(crash)).await;
+    let totals = faulty.status().totals;
+    assert_eq!(
+        (totals.gave_up, totals.built),
+        (1, 1),
+        "in less than the five seconds that it takes to build one"
+    );
+    until("the successor stays", || templates(&faulty) == 0).await;
+    assert_eq!(faulty.call().await, WorkerKind::Spawn);
+    assert_eq!(
+        faulty.forks.source.fallback(&faulty.spec).unwrap(),
+        "forked workers keep crashing (signal 4)"
+    );
+    assert_eq!((serving(&faulty), faulty.status().totals.built), (None, 1));
 }
 
 /// Tried in full, too. Ten seconds each until the idle threads of the trial's template, the first and the second have ended.
