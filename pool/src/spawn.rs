@@ -130,9 +130,8 @@ impl DenoSpawn {
             None => Some(inner.deno_dir(&spec.deno, &directories).await?),
         };
         // Before it starts: what changes while it does makes it outdated.
-        let origin = Origin::of(&spec.deno, own)
-            .and_then(|origin| origin.with_layer(spec.packages.as_ref()))
-            .map_err(SpawnError::Prepare)?;
+        let origin = Origin::of(&spec.deno, own).map_err(SpawnError::Prepare)?;
+        let origin = origin.with_layer(spec.packages.as_ref());
         let parts = TemplateParts { library, socket, sharing };
         let limit = inner.config.boot_timeout;
         Ok((inner.boot_in(spec, &directories, Some(parts), limit).await?, origin))

@@ -109,7 +109,7 @@ async fn booted(
     let _booting = busy.acquire().await.expect("nobody closes it");
     for _ in 0..TRIES {
         let template = Template::boot(spawn, spec, sharing).await?;
-        if !sharing.is_good() || template.may_settle()? {
+        if !sharing.is_good() || template.may_settle().await? {
             return Ok(template);
         }
     }

@@ -32,6 +32,8 @@ use crate::worker::sharing::Sharing;
 pub(super) const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
 
 /// Between two looks at its threads.
+/// Looks after which a thread without a name of its own is taken for one that stays so.
+const LOOKS: u32 = 5;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why there is no template, or no child of one. For people.
@@ -139,18 +141,28 @@ impl Template {
         self.process.process().pid()
     }
 
-    /// False if it has a thread that never ends: any but those of tokio's pool.
-    pub(super) fn may_settle(&self) -> Result<bool, Unfit> {
+    /// False if it has a thread that never ends: any but those of tokio's pool, which have a name soon after they begin.
+    pub(super) async fn may_settle(&self) -> Result<bool, Unfit> {
+        for _ in 0..LOOKS {
+            if !self.has_other_threads()? {
+                return Ok(true);
+            }
+            sleep(LOOK).await;
+        }
+        Ok(false)
+    }
+
+    fn has_other_threads(&self) -> Result<bool, Unfit> {
         let pid = self.pid().as_raw_pid().to_string();
         for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let entry = entry?;
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             // One that has ended meanwhile has no name.
             if entry.file_name() != *pid && !name.is_empty() && !name.starts_with("tokio") {
-                return Ok(false);
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// Waits until it has one thread, which takes as long as Deno keeps idle ones: a fork copies the calling thread alone.

@@ -196,8 +196,8 @@ pub(crate) struct Origin {
     key: String,
     /// Its own; those of packages belong to their layer.
     deno_dir: Option<DenoDir>,
-    /// What the packages' layer consists of, and [`identity`] of each.
-    layer: Vec<(PathBuf, String)>,
+    /// What the packages' layer consists of, and [`identity`] of each that is there.
+    layer: Vec<(PathBuf, Option<String>)>,
 }
 
 impl Origin {
@@ -206,11 +206,10 @@ impl Origin {
     }
 
     /// From these packages as well. A layer that was made anew in the place of another is another.
-    pub(crate) fn with_layer(mut self, packages: Option<&Packages>) -> io::Result<Self> {
-        for path in packages.into_iter().flat_map(|packages| [&packages.deno_dir, &packages.lock]) {
-            self.layer.push((path.clone(), identity(&path.metadata()?)));
-        }
-        Ok(self)
+    pub(crate) fn with_layer(mut self, packages: Option<&Packages>) -> Self {
+        let paths = packages.into_iter().flat_map(|packages| [&packages.deno_dir, &packages.lock]);
+        self.layer.extend(paths.map(|path| (path.clone(), identity_at(path))));
+        self
     }
 
     /// Names the executable and the harness.
@@ -222,7 +221,7 @@ impl Origin {
     pub(crate) fn is_current(&self) -> bool {
         key(&self.deno).is_ok_and(|key| key == self.key)
             && self.deno_dir.as_ref().is_none_or(DenoDir::is_sealed)
-            && self.layer.iter().all(|(path, was)| path.metadata().is_ok_and(|meta| identity(&meta) == *was))
+            && self.layer.iter().all(|(path, was)| identity_at(path) == *was)
     }
 }
 
@@ -232,6 +231,10 @@ fn key(deno: &Path) -> io::Result<String> {
     let meta = path.metadata()?;
     let deno = short_hash(&[path.as_os_str().as_bytes(), b"\0", identity(&meta).as_bytes()]);
     Ok(format!("{deno}-{}", short_hash(&[HARNESS.as_bytes()])))
+}
+
+fn identity_at(path: &Path) -> Option<String> {
+    path.metadata().ok().map(|meta| identity(&meta))
 }
 
 /// Another file or directory in its place, or another content, has another.
