@@ -135,6 +135,14 @@ impl Process {
         has_ended(self.pidfd())
     }
 
+    /// True when nothing of it runs any more, whether or not the kernel has taken it apart.
+    pub(crate) fn is_dying(&self) -> bool {
+        /// In field 9: it is on its way out (`PF_EXITING`, include/linux/sched.h).
+        const EXITING: u32 = 0x4;
+        let flags = stat_field(self.pid, 9).and_then(|flags| flags.parse::<u32>().ok());
+        self.has_ended() || flags.is_some_and(|flags| flags & EXITING != 0)
+    }
+
     /// Watches for the end of the process; needs a runtime.
     pub(crate) fn watch(&self) -> io::Result<ExitWatch> {
         let pidfd = Arc::clone(self.pidfd());

@@ -25,6 +25,10 @@ const ENVELOPE: usize = 8 * 1024;
 /// before it tells the status, and the status is the better answer.
 const CLOSED_GRACE: Duration = Duration::from_millis(250);
 
+/// How long that moment may last where the process is seen to be dying: a machine that has other things to do takes it
+/// apart slowly.
+const DYING_GRACE: Duration = Duration::from_secs(10);
+
 /// What Rust writes before it aborts for want of memory.
 const OUT_OF_MEMORY: &str = "memory allocation of";
 
@@ -65,6 +69,8 @@ struct Run {
     /// `None` where the kernel limits it.
     memory: Option<Memory>,
     deadline: Instant,
+    /// When the worker closed its channel, if it has.
+    closed_at: Instant,
 }
 
 /// Which of the worker's streams have not ended.
@@ -124,6 +130,7 @@ impl Run {
             compute,
             memory,
             deadline: started + limits.wall,
+            closed_at: started,
         }
     }
 
@@ -169,7 +176,7 @@ impl Run {
     fn take_turn(&mut self, turn: Turn) -> Option<End> {
         match turn {
             Turn::Cancelled => return Some(End::Cancelled),
-            Turn::OutOfTime => return Some(self.out_of_time()),
+            Turn::OutOfTime => return self.out_of_time(),
             Turn::Look => return self.look(),
             Turn::Exited(status) => return Some(self.on_exit(status)),
             Turn::Replies(readable) => return self.on_replies(readable),
@@ -197,8 +204,10 @@ impl Run {
     fn on_replies(&mut self, readable: bool) -> Option<End> {
         let read = if readable { self.worker.frames.fill(&self.worker.replies).unwrap_or(0) } else { 0 };
         if read == 0 {
+            let now = Instant::now();
             self.open.replies = false;
-            self.deadline = self.deadline.min(Instant::now() + CLOSED_GRACE);
+            self.closed_at = now;
+            self.deadline = self.deadline.min(now + CLOSED_GRACE);
             return None;
         }
         self.take_replies()
@@ -259,8 +268,15 @@ impl Run {
         }
     }
 
-    fn out_of_time(&self) -> End {
-        if self.open.replies { End::Deadline } else { End::ChannelClosed }
+    fn out_of_time(&mut self) -> Option<End> {
+        if self.open.replies {
+            return Some(End::Deadline);
+        }
+        if self.closed_at.elapsed() < DYING_GRACE && self.worker.process.is_dying() {
+            self.deadline = Instant::now() + CLOSED_GRACE;
+            return None;
+        }
+        Some(End::ChannelClosed)
     }
 
     /// Checks what is due to be checked.
