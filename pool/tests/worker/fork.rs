@@ -61,8 +61,9 @@ pub(crate) fn is_dead(pid: i32) -> bool {
     stat(pid).is_none_or(|stat| stat[0] == "Z" || stat[0] == "X")
 }
 
+/// Longer than a template takes on a machine with ten times as much to do as it can.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -243,7 +243,7 @@ async fn a_template_that_was_being_built_when_forks_were_given_up_serves_none() 
     assert_eq!(
         (totals.gave_up, totals.built),
         (1, 1),
-        "in less than the five seconds that it takes to build one"
+        "in less than the ten seconds that it takes to build one"
     );
     until("the successor stays", || templates(&faulty) == 0).await;
     assert_eq!(faulty.call().await, WorkerKind::Spawn);
