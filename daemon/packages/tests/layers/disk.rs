@@ -22,7 +22,8 @@ fn mount(options: &str, at: &Path) {
 async fn build_on_small_disks() {
     let registry = left_and_right().await;
     let mut failed = 0;
-    for kib in [64, 96, 128, 192, 256, 320, 384, 448, 512, 768, 1024, 16 * 1024] {
+    let sizes = (16..=256).step_by(16).chain([320, 384, 448, 512, 768, 1024, 16 * 1024]);
+    for kib in sizes.clone() {
         let root = tempfile::tempdir().unwrap();
         mount(&format!("size={kib}k"), root.path());
         let bed = Bed::borrowing(root.path(), registry.environment());
@@ -31,7 +32,8 @@ async fn build_on_small_disks() {
             Err(error @ LayerError::DiskFull) => {
                 failed += 1;
                 assert!(error.hint().is_some_and(|hint| hint.contains("free some space")));
-                bed.tidy(0).await;
+                // A layer that could be finished, and not entered in the index, may stay.
+                bed.finished().await;
                 mount("remount,size=16m", root.path());
                 // The next call is told the same for a moment; an operator need not wait.
                 let (layer, _) = bed.layers.update(request(LEFT), &watch::Sender::default()).await.unwrap();
@@ -43,11 +45,12 @@ async fn build_on_small_disks() {
         let unmount = Command::new("umount").arg("-l").arg(root.path()).status().unwrap();
         assert!(unmount.success());
     }
-    assert!((3..12).contains(&failed), "{failed} disks were too small");
+    // How much Deno writes meanwhile differs from run to run; the first three are too small for its databases alone.
+    assert!((3..sizes.count()).contains(&failed), "{failed} disks were too small");
 }
 
 #[test]
-fn a_full_disk_is_said_to_be_full_and_leaves_no_layer() {
+fn a_full_disk_is_said_to_be_full_and_leaves_nothing_unfinished() {
     let test = std::env::current_exe().unwrap();
     // Before the namespace, in which the user may be another.
     let deno = crate::support::deno().path;

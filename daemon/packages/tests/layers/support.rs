@@ -84,9 +84,21 @@ impl Bed {
         names.filter(|name| name != ".lock" && name != "index").collect()
     }
 
-    /// Waits until nothing but finished layers is left.
+    /// Waits until so many finished layers are left and nothing else.
     pub(crate) async fn tidy(&self, layers: usize) {
-        poll("the root to be tidy", || self.directories().len() == layers).await;
+        poll("the root to be tidy", || self.directories().len() == layers && self.is_finished()).await;
+    }
+
+    /// Waits until nothing but finished layers is left.
+    pub(crate) async fn finished(&self) {
+        poll("all that is unfinished to be removed", || self.is_finished()).await;
+    }
+
+    fn is_finished(&self) -> bool {
+        let layers = self.root.path().join("layers");
+        self.directories()
+            .iter()
+            .all(|name| !name.starts_with('.') && layers.join(name).join("layer.json").exists())
     }
 }
 
