@@ -27,6 +27,9 @@ const ROTATION: u64 = 20_000;
 /// Bytes that this process may have grown by after its first thousand forks.
 const GROWTH: u64 = 24 << 20;
 
+/// Between two lines that say how far it is.
+const TOLD: Duration = Duration::from_secs(30);
+
 /// A small generator: what is drawn follows from its seed alone (SplitMix64 by S. Vigna).
 struct Random(u64);
 
@@ -79,6 +82,7 @@ async fn many_forks_under_faults_leave_nothing_behind() {
         });
     }
     let started = Instant::now();
+    let progress = tokio::spawn(tell_progress(Arc::clone(&counts)));
     let early = tokio::time::timeout(Duration::from_secs(3600), async {
         while counts.forked.load(Ordering::Relaxed) < target.min(1000) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -90,6 +94,7 @@ async fn many_forks_under_faults_leave_nothing_behind() {
         done.unwrap();
     }
     faults.abort();
+    progress.abort();
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (calls, forked) = (of(&counts.calls), of(&counts.forked));
     let (right, failed) = (of(&counts.right), of(&counts.failed));
@@ -121,6 +126,15 @@ async fn many_forks_under_faults_leave_nothing_behind() {
             children()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "whoever starts a long test wants to see how far it is")]
+async fn tell_progress(counts: Arc<Counts>) {
+    loop {
+        tokio::time::sleep(TOLD).await;
+        let forked = counts.forked.load(Ordering::Relaxed);
+        println!("{forked} forked, memory {} KiB", own_memory() >> 10);
     }
 }
 
