@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conductor_pool::{
-    LeaseError, PoolConfig, PoolHandle, Verdict, WorkerChoice, WorkerKind, WorkerSpec, pool,
+    DenoWorkers, LeaseError, PoolConfig, PoolHandle, Verdict, WorkerChoice, WorkerKind, WorkerSource as _,
+    WorkerSpec, pool,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -70,7 +71,8 @@ async fn many_forks_under_faults_leave_nothing_behind() {
 
     let counts = Arc::new(Counts::default());
     let templates = Arc::new(Mutex::new(BTreeSet::new()));
-    let faults = tokio::spawn(strike(Random(seed), Arc::clone(&templates)));
+    let faults =
+        tokio::spawn(strike(Random(seed), forks.source.clone(), Arc::clone(&spec), Arc::clone(&templates)));
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let (handle, spec, counts) = (handle.clone(), Arc::clone(&spec), Arc::clone(&counts));
@@ -82,7 +84,7 @@ async fn many_forks_under_faults_leave_nothing_behind() {
         });
     }
     let started = Instant::now();
-    let progress = tokio::spawn(tell_progress(Arc::clone(&counts)));
+    let progress = tokio::spawn(tell_progress(Arc::clone(&counts), forks.source.clone(), Arc::clone(&spec)));
     let early = tokio::time::timeout(Duration::from_secs(3600), async {
         while counts.forked.load(Ordering::Relaxed) < target.min(1000) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -130,11 +132,12 @@ async fn many_forks_under_faults_leave_nothing_behind() {
 }
 
 #[expect(clippy::print_stdout, reason = "whoever starts a long test wants to see how far it is")]
-async fn tell_progress(counts: Arc<Counts>) {
+async fn tell_progress(counts: Arc<Counts>, source: DenoWorkers, spec: Arc<WorkerSpec>) {
     loop {
         tokio::time::sleep(TOLD).await;
         let forked = counts.forked.load(Ordering::Relaxed);
-        println!("{forked} forked, memory {} KiB", own_memory() >> 10);
+        let why = source.fallback(&spec).map(|why| format!("; not now: {why}")).unwrap_or_default();
+        println!("{forked} forked, memory {} KiB{why}", own_memory() >> 10);
     }
 }
 
@@ -198,15 +201,21 @@ async fn call(pool: &PoolHandle, spec: &Arc<WorkerSpec>, caller: u64, counts: &C
 }
 
 /// Kills and stops workers at random, and now and then their template.
-async fn strike(mut random: Random, templates: Arc<Mutex<BTreeSet<i32>>>) {
+async fn strike(
+    mut random: Random,
+    source: DenoWorkers,
+    spec: Arc<WorkerSpec>,
+    templates: Arc<Mutex<BTreeSet<i32>>>,
+) {
     let mut template_dies = Instant::now() + TEMPLATE_DIES;
     loop {
         tokio::time::sleep(WORKER_DIES).await;
-        let families: Vec<(i32, Vec<i32>)> =
-            children().into_iter().map(|child| (child, children_of(child))).collect();
-        let Some((template, forks)) = families.into_iter().find(|(_, forks)| !forks.is_empty()) else {
+        // Not one that is being tried: it would never pass.
+        let Some(serving) = source.templates(&spec).and_then(|status| status.serving) else { continue };
+        let (template, forks) = (serving.pid, children_of(serving.pid));
+        if forks.is_empty() {
             continue;
-        };
+        }
         templates.lock().unwrap().insert(template);
         let signal = |pid: i32, signal| {
             // It may have ended in between.
