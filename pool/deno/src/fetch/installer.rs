@@ -57,6 +57,8 @@ pub(super) fn download(
         let bytes = size_of_tree(work).min(pin.download_size);
         progress(Progress { phase: Phase::Downloading(installer), bytes, total: pin.download_size });
     };
+    // A tool that fails at once has been tried, too.
+    tick();
     let Finished { status, output } = child::run(command, until, &mut tick).map_err(halt)?;
     if !status.success() {
         return Err(failed(status, output));
