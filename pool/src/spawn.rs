@@ -302,13 +302,19 @@ impl Inner {
 }
 
 impl Inner {
+    /// Whether workers of this spec are known to be kept from starting programs by the kernel.
+    fn is_single(&self, spec: &WorkerSpec) -> bool {
+        let filtered = |proof: &Proof| proof.report.layers.get(&Layer::Seccomp) == Some(&State::Active);
+        !spec.grants.is_unsandboxed() && self.proof.get().is_some_and(filtered)
+    }
+
     /// Puts a started worker into its control group, while it boots: it gets no code before that. At the best-effort level
     /// it goes on without one where that fails.
     ///
     /// # Cancel safety
     /// Dropping the future kills the process, a moment later than elsewhere.
     async fn enclose(&self, mut started: Started, spec: &WorkerSpec) -> Result<Started, SpawnError> {
-        if !self.config.cgroups.are_there() {
+        if !self.config.cgroups.hold(self.is_single(spec)) {
             return Ok(started);
         }
         let (cgroups, spec) = (self.config.cgroups.clone(), spec.clone());

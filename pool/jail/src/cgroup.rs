@@ -222,6 +222,11 @@ impl Branch {
         CONTROLLERS.into_iter().filter(|name| !self.has(name))
     }
 
+    /// Whether leaves have any limit at all.
+    pub fn has_limits(&self) -> bool {
+        !self.controllers.is_empty()
+    }
+
     fn has(&self, controller: &str) -> bool {
         self.controllers.contains(controller)
     }

@@ -1,8 +1,10 @@
 //! The control groups of workers: whether there are any, and what they are for.
 //!
 //! A group is the only thing that everything a worker starts stays in, so the jail of a worker under a `run` grant is whole
-//! only with one. For the others it is a second hold on their memory and threads. The process that starts workers settles in
-//! the tree once, when it starts ([`Cgroups::settle`]); where it has no part of the tree, workers have no groups.
+//! only with one. For the others it is a second hold on their memory and threads, where the controllers for that are
+//! delegated, and nothing without them: those have none then, since moving a process delays the next fork of every other. The
+//! process that starts workers settles in the tree once, when it starts ([`Cgroups::settle`]); where it has no part of the
+//! tree, workers have no groups.
 
 use std::io;
 use std::sync::Arc;
@@ -44,8 +46,9 @@ impl Cgroups {
         Self { branch: Ok(Arc::new(branch)) }
     }
 
-    pub(crate) fn are_there(&self) -> bool {
-        self.branch.is_ok()
+    /// Whether a group would hold a worker to anything. `is_single` says that its jail lets it start no program.
+    pub(crate) fn hold(&self, is_single: bool) -> bool {
+        self.branch.as_ref().is_ok_and(|branch| !is_single || branch.has_limits())
     }
 
     /// Their part of the jail, as its other layers are told.

@@ -1,6 +1,7 @@
 //! Programs under a `run` grant: all of them end with their run, whatever they do to outlive it.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use conductor_jail::cgroup::Delegation;
@@ -114,32 +115,42 @@ async fn in_a_control_group_they_end_even_if_the_worker_has_ended_before() {
 }
 
 #[tokio::test]
-async fn every_worker_has_a_control_group_which_goes_with_it() {
+async fn a_worker_has_a_control_group_where_that_holds_it_to_something() {
     let Some(grouped) = Grouped::new() else { return };
-    let worker = grouped.bench.boot(&grouped.bench.spec()).await.unwrap();
-    let group = |pid: String| {
-        let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned()
-    };
-    let own = group(worker.identity().pid.to_string());
-    let branch = format!("/conductor-{}-0/worker-", grouped.daemon.id());
-    assert!(own.contains(&branch), "{own}");
-    worker.retire().await;
-    let next = grouped.bench.boot(&grouped.bench.spec()).await.unwrap();
+    let source = &grouped.bench.source;
+    let leaf = format!("/conductor-{}-0/worker-", grouped.daemon.id());
+    let programs = WorkerSpec { grants: shell("", "").0, ..grouped.bench.spec() };
+    let plain = grouped.bench.spec();
+    let cases =
+        [("no proof of the jail", &plain, false), ("programs", &programs, true), ("neither", &plain, true)];
+    for (case, spec, is_proved) in cases {
+        if is_proved {
+            source.proof().await;
+        }
+        let limits = match source.config().cgroups.state() {
+            State::Partial(reason) => !reason.contains("memory and pids"),
+            state => state == State::Active,
+        };
+        let worker = grouped.bench.boot(spec).await.unwrap();
+        let own = group(worker.identity().pid.to_string());
+        assert_eq!(own.contains(&leaf), case != "neither" || limits, "{case}: {own}");
+        worker.retire().await;
+        assert_eq!(path_of(&own).exists(), !own.contains(&leaf), "{case}: its leaf goes with it");
+    }
     let daemon = group(grouped.daemon.id().to_string());
     assert!(daemon.ends_with("/daemon"), "{daemon}");
-    let mount = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mount = mount
-        .lines()
-        .find(|line| line.contains(" - cgroup2 "))
-        .unwrap()
-        .split(' ')
-        .nth(4)
-        .unwrap()
-        .to_owned();
-    let left = |leaf: &str| std::path::Path::new(&format!("{mount}{}", leaf)).exists();
-    assert!(!left(&own) && left(&group(next.identity().pid.to_string())));
-    next.retire().await;
+}
+
+/// The control group of a process, below the top of the tree.
+fn group(pid: String) -> String {
+    let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned()
+}
+
+fn path_of(group: &str) -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    PathBuf::from(format!("{}{group}", mount.split(' ').nth(4).unwrap()))
 }
 
 #[tokio::test]
