@@ -104,16 +104,16 @@ impl DenoWorker {
             return Err(SpawnError::Prepare(io::Error::other("the list of packages is too long")));
         }
         let mut none = Sharing::default();
-        Self::start(started, &command, spec, sharing.unwrap_or(&mut none), limit).await
+        started.order(&command);
+        Self::start(started, spec, sharing.unwrap_or(&mut none), limit).await
     }
 
-    /// Writes `command` and waits for the process to say that it is ready.
+    /// Waits for a process that has its first command to say that it is ready.
     ///
     /// # Cancel safety
     /// Dropping the future kills the process.
     pub(crate) async fn start(
         started: Started,
-        command: &[u8],
         spec: &WorkerSpec,
         sharing: &mut Sharing,
         limit: Duration,
@@ -134,7 +134,7 @@ impl DenoWorker {
         };
         worker.process.starts_programs(spec.grants.starts_programs());
         let mut output = Output::new(MAX_BOOT_OUTPUT);
-        match timeout_at(deadline, worker.until_ready(command, sharing, &mut output)).await {
+        match timeout_at(deadline, worker.until_ready(sharing, &mut output)).await {
             Ok(true) => Ok(worker),
             Ok(false) => Err(worker.failed_boot(output, deadline).await),
             Err(_) => Err(SpawnError::BootTimeout { after: limit }),
@@ -142,11 +142,7 @@ impl DenoWorker {
     }
 
     /// False when the worker closed its channel, broke it, or printed too much instead.
-    async fn until_ready(&mut self, command: &[u8], sharing: &mut Sharing, output: &mut Output) -> bool {
-        // The pipe is empty and larger than the frame, so one attempt writes all of it, unless the process is gone.
-        if rustix::io::write(&self.commands, command).ok() != Some(command.len()) {
-            return false;
-        }
+    async fn until_ready(&mut self, sharing: &mut Sharing, output: &mut Output) -> bool {
         loop {
             while let Some(reply) = self.frames.next_reply().transpose() {
                 match reply {

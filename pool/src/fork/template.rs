@@ -218,11 +218,12 @@ impl Template {
         drop((stdout, stderr, commands, replies));
         self.forks.fetch_add(1, Ordering::Relaxed);
         let process = self.adopt(pidfd)?;
-        let go = go(&self.filter, process.pid());
-        // While it waits: out of its template's control group into one of its own.
-        let started = spawn.enclose(Started { process, pipes }, spec).await.map_err(ForkError::Child)?;
+        let started = Started { process, pipes };
+        started.order(&go(&self.filter, started.process.pid()));
+        // Out of its template's control group into one of its own, while it becomes a worker.
+        let started = spawn.enclose(started, spec).await.map_err(ForkError::Child)?;
         let mut none = Sharing::default();
-        DenoWorker::start(started, &go, spec, &mut none, limit).await.map_err(ForkError::Child)
+        DenoWorker::start(started, spec, &mut none, limit).await.map_err(ForkError::Child)
     }
 
     /// What the template says is not believed: a descriptor may be of any process that it can see.

@@ -56,6 +56,14 @@ impl Pipes {
     }
 }
 
+impl Started {
+    /// Writes its first command, which must be smaller than a pipe: the pipe is empty, so one attempt writes all of it,
+    /// unless the process is gone. That shows when its answer is waited for.
+    pub(crate) fn order(&self, command: &[u8]) {
+        rustix::io::write(&self.pipes.commands, command).ok();
+    }
+}
+
 /// A started process and our ends of its descriptors.
 #[derive(Debug)]
 pub(crate) struct Started {
