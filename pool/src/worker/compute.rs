@@ -5,6 +5,7 @@
 //! keeps one of `n` CPUs busy is looked at about `n` times while what is left shrinks to a third; code that waits, hardly ever.
 
 use std::num::NonZeroUsize;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +13,12 @@ use tokio::time::Instant;
 /// The shortest time between two looks. Near the limit what is left shrinks towards nothing; a run may pass its limit by
 /// what all CPUs do in this time.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// CPUs that this process, and so its workers, may use. Asked for once: the answer is read from half a dozen files.
+static CPUS: LazyLock<u32> = LazyLock::new(|| {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    u32::try_from(cpus).unwrap_or(u32::MAX)
+});
 
 #[derive(Debug)]
 pub(crate) struct Compute {
@@ -25,8 +32,7 @@ pub(crate) struct Compute {
 
 impl Compute {
     pub(crate) fn new(limit: Duration, before: Duration) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self::on(u32::try_from(cpus).unwrap_or(u32::MAX), limit, before)
+        Self::on(*CPUS, limit, before)
     }
 
     fn on(cpus: u32, limit: Duration, before: Duration) -> Self {

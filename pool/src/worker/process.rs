@@ -307,8 +307,8 @@ impl Dying {
                 self.collected = Some(Instant::now());
             }
             // Told is not done yet. A template that hangs keeps its dead until it ends itself.
-            let gone = pid_of(&self.pidfd).is_none() && self.is_empty();
-            return self.collected.is_some_and(|told| gone || told.elapsed() > GROUP_GRACE);
+            let gone = || pid_of(&self.pidfd).is_none() && self.is_empty();
+            return self.collected.is_some_and(|told| gone() || told.elapsed() > GROUP_GRACE);
         }
         if self.collected.is_none() {
             match wait(&self.pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
