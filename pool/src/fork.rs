@@ -42,6 +42,7 @@ use crate::spawn::DenoSpawn;
 use crate::spec::{Grants, WorkerSpec};
 use crate::status::TemplateStatus;
 pub use limits::{ForkLimits, TrialLimits};
+use preload::Build;
 use shelf::Shelf;
 use template::{ForkError, Template};
 use watched::Watched;
@@ -212,7 +213,9 @@ impl TemplateTask {
     fn build(&mut self, spec: Arc<WorkerSpec>) {
         let (spawn, wanted, busy) = (self.spawn.clone(), Arc::clone(&spec), Arc::clone(&self.busy));
         let limits = self.shelf.limits.clone();
-        let build = self.builds.spawn(async move { build(&spawn, &wanted, &busy, &limits).await });
+        let build = self.builds.spawn(async move {
+            build(Build { spawn: &spawn, spec: &wanted, limits: &limits, busy: &busy }).await
+        });
         self.building.insert(build.id(), spec);
     }
 
@@ -230,16 +233,16 @@ impl TemplateTask {
 }
 
 /// A template that has proved itself.
-async fn build(spawn: &DenoSpawn, spec: &WorkerSpec, busy: &Semaphore, limits: &ForkLimits) -> Built {
-    let proof = spawn.proof().await;
-    if let Some(why) = unsuitable(&spec.grants, &spawn.config().layers, &proof.report) {
+async fn build(build: Build<'_>) -> Built {
+    let proof = build.spawn.proof().await;
+    if let Some(why) = unsuitable(&build.spec.grants, &build.spawn.config().layers, &proof.report) {
         return Err(ForkError::Unsuitable(why));
     }
     if let Some(finding) = proof.broken.first() {
         return Err(ForkError::Unsuitable(format!("the jail does not hold: {finding}")));
     }
-    trial::of(spawn, &spec.deno, busy, limits).await?;
-    preload::proved(spawn, spec, busy, limits).await
+    trial::of(build).await?;
+    build.proved().await
 }
 
 /// Why workers with these grants are not forked in this jail, whatever becomes of a template.

@@ -139,6 +139,8 @@ pub enum TemplateEnd {
     Age,
     /// Replaced because it had grown.
     Memory,
+    /// Replaced by one that may have the packages for which there was no time.
+    Hurried,
     /// Made from a Deno or from files that have been replaced.
     Outdated,
     /// Nobody wanted its workers any more.
@@ -155,6 +157,7 @@ impl TemplateEnd {
             Self::Forks => "forks",
             Self::Age => "age",
             Self::Memory => "memory",
+            Self::Hurried => "hurried",
             Self::Outdated => "outdated",
             Self::Unused => "unused",
             Self::Failed => "failed",

@@ -8,6 +8,7 @@
 //! second for all of it: after that Deno starts a thread to listen for a signal, which a fork would lose.
 //!
 //! What is left out its children import one by one before they are idle, as started workers do, unless that is what has failed.
+//! A template that has something left out for want of time alone is soon replaced: the machine may have been busy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,89 +32,73 @@ use crate::{error_chain, excerpt};
 /// Boots of a template that may take too long, before it is tried with fewer packages.
 const TRIES: usize = 3;
 
-/// A template that has proved itself, with those of the spec's packages that it may have.
-pub(super) async fn proved(
-    spawn: &DenoSpawn,
-    spec: &WorkerSpec,
-    busy: &Semaphore,
-    limits: &ForkLimits,
-) -> Built {
-    let mut plan = Plan::of(spec);
-    // Ends: each round but the last takes something out of the plan.
-    loop {
-        let mut sharing = plan.sharing();
-        let error = match attempt(spawn, spec, &mut sharing, &plan.left_out, busy, limits).await {
-            Ok(template) => return Ok(template),
-            Err(error) => error,
-        };
-        if !plan.leave_out(&sharing, &error) {
-            return Err(error);
-        }
-        debug!(left_out = ?plan.left_out, "a template is made with fewer packages");
-    }
+/// What a template is made of, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Build<'a> {
+    pub(super) spawn: &'a DenoSpawn,
+    pub(super) spec: &'a WorkerSpec,
+    pub(super) limits: &'a ForkLimits,
+    /// For the parts that take CPU time.
+    pub(super) busy: &'a Semaphore,
 }
 
-/// A template without packages, which has not proved itself.
-pub(super) async fn plain(
-    spawn: &DenoSpawn,
-    spec: &WorkerSpec,
-    busy: &Semaphore,
-    limits: &ForkLimits,
-) -> Built {
-    template(spawn, spec, &mut Sharing::default(), &BTreeMap::new(), busy, limits).await
-}
-
-async fn attempt(
-    spawn: &DenoSpawn,
-    spec: &WorkerSpec,
-    sharing: &mut Sharing,
-    left_out: &BTreeMap<String, String>,
-    busy: &Semaphore,
-    limits: &ForkLimits,
-) -> Built {
-    let template = template(spawn, spec, sharing, left_out, busy, limits).await?;
-    let _testing = busy.acquire().await.expect("nobody closes it");
-    self_test::run(&template, spawn, spec).await?;
-    Ok(template)
-}
-
-/// One that can fork. Waits for its threads to end.
-async fn template(
-    spawn: &DenoSpawn,
-    spec: &WorkerSpec,
-    sharing: &mut Sharing,
-    left_out: &BTreeMap<String, String>,
-    busy: &Semaphore,
-    limits: &ForkLimits,
-) -> Built {
-    let mut template = booted(spawn, spec, sharing, busy).await?;
-    if !sharing.is_good() {
-        return Err(ForkError::Shared);
-    }
-    template.left_out.clone_from(left_out);
-    template.settle(limits.settled_within).await?;
-    if let Some(packages) = &spec.packages {
-        only_caches_are_open(&template, &packages.deno_dir)?;
-    }
-    template.set_up(spawn.config().boot_timeout).await?;
-    Ok(Arc::new(template))
-}
-
-/// Boots one in its turn, in time: a machine that was busy may be less so the next time.
-async fn booted(
-    spawn: &DenoSpawn,
-    spec: &WorkerSpec,
-    sharing: &mut Sharing,
-    busy: &Semaphore,
-) -> Result<Template, ForkError> {
-    let _booting = busy.acquire().await.expect("nobody closes it");
-    for _ in 0..TRIES {
-        let template = Template::boot(spawn, spec, sharing).await?;
-        if !sharing.is_good() || template.may_settle().await? {
-            return Ok(template);
+impl Build<'_> {
+    /// A template that has proved itself, with those of the spec's packages that it may have.
+    pub(super) async fn proved(self) -> Built {
+        let mut plan = Plan::of(self.spec);
+        // Ends: each round but the last takes something out of the plan.
+        loop {
+            let mut sharing = plan.sharing();
+            let error = match self.attempt(&mut sharing, &plan).await {
+                Ok(template) => return Ok(template),
+                Err(error) => error,
+            };
+            if !plan.leave_out(&sharing, &error) {
+                return Err(error);
+            }
+            debug!(left_out = ?plan.left_out, "a template is made with fewer packages");
         }
     }
-    Err(ForkError::Slow)
+
+    /// A template without packages, which has not proved itself.
+    pub(super) async fn plain(self) -> Built {
+        self.template(&mut Sharing::default(), &Plan::default()).await
+    }
+
+    async fn attempt(self, sharing: &mut Sharing, plan: &Plan) -> Built {
+        let template = self.template(sharing, plan).await?;
+        let _testing = self.busy.acquire().await.expect("nobody closes it");
+        self_test::run(&template, self.spawn, self.spec).await?;
+        Ok(template)
+    }
+
+    /// One that can fork. Waits for its threads to end.
+    async fn template(self, sharing: &mut Sharing, plan: &Plan) -> Built {
+        let mut template = self.booted(sharing).await?;
+        if !sharing.is_good() {
+            return Err(ForkError::Shared);
+        }
+        template.left_out.clone_from(&plan.left_out);
+        template.was_hurried = plan.was_hurried;
+        template.settle(self.limits.settled_within).await?;
+        if let Some(packages) = &self.spec.packages {
+            only_caches_are_open(&template, &packages.deno_dir)?;
+        }
+        template.set_up(self.spawn.config().boot_timeout).await?;
+        Ok(Arc::new(template))
+    }
+
+    /// Boots one in its turn, in time: a machine that was busy may be less so the next time.
+    async fn booted(self, sharing: &mut Sharing) -> Result<Template, ForkError> {
+        let _booting = self.busy.acquire().await.expect("nobody closes it");
+        for _ in 0..TRIES {
+            let template = Template::boot(self.spawn, self.spec, sharing).await?;
+            if !sharing.is_good() || template.may_settle().await? {
+                return Ok(template);
+            }
+        }
+        Err(ForkError::Slow)
+    }
 }
 
 /// Deno opens its caches, and Linux knows of each file; a package may have opened others by numbers that Deno does not know.
@@ -137,6 +122,8 @@ struct Plan {
     shared: Vec<String>,
     each: Vec<String>,
     left_out: BTreeMap<String, String>,
+    /// Something is left out for want of time, which there may be more of when the machine is less busy.
+    was_hurried: bool,
 }
 
 impl Plan {
@@ -166,6 +153,7 @@ impl Plan {
                 for specifier in self.shared.split_off(self.shared.len() / 2) {
                     self.take(&specifier, SLOW, true);
                 }
+                self.was_hurried = true;
             }
             ForkError::Link(_)
             | ForkError::Unfit(_)
@@ -247,6 +235,7 @@ mod tests {
         let sharing = Sharing { flaws, flaw: Some(Flaw::Work), ..plan.sharing() };
         assert!(plan.leave_out(&sharing, &ForkError::Shared));
         assert_eq!((plan.shared.join(" "), plan.each.join(" ")), ("npm:b npm:d".into(), "npm:a".into()));
+        assert!(!plan.was_hurried);
         assert!(why(&plan, "npm:a").contains("random") && why(&plan, "npm:c").contains("cannot be imported"));
 
         let sharing = Sharing { begun: Some(1), ..plan.sharing() };
@@ -280,7 +269,7 @@ mod tests {
             assert!(plan.leave_out(&plan.sharing(), &ForkError::Slow));
             assert_eq!((plan.shared.join(" "), plan.each.join(" ")), (shared.into(), each.into()));
         }
-        assert!(why(&plan, "npm:b").contains("half a second"));
+        assert!(why(&plan, "npm:b").contains("half a second") && plan.was_hurried);
         assert!(!plan.leave_out(&plan.sharing(), &ForkError::Slow), "without packages it is no better");
     }
 

@@ -38,7 +38,7 @@ struct Entry {
     used_at: Instant,
     /// Workers that were made, or asked for.
     boots: u32,
-    /// Builds that failed in a row.
+    /// Builds in a row that failed, or had no time for all packages.
     failures: u32,
     crashes: Crashes,
     /// Nobody has been told that a template is ready, or has failed.
@@ -197,7 +197,7 @@ impl Shelf {
             Ok(_) if entry.totals.gave_up > entry.gave_up_before => {}
             Ok(template) => {
                 info!("a template is ready");
-                entry.failures = 0;
+                entry.failures = if template.was_hurried { entry.failures.saturating_add(1) } else { 0 };
                 entry.is_news = true;
                 entry.totals.built += 1;
                 entry.memory = Memory::at_first(template.memory());
@@ -280,6 +280,7 @@ impl Entry {
             (TemplateEnd::Forks, template.forks() >= limits.max_forks),
             (TemplateEnd::Age, template.age() >= limits.max_age),
             (TemplateEnd::Memory, self.memory.growth() > limits.max_growth),
+            (TemplateEnd::Hurried, template.was_hurried && template.age() >= self.pause(limits)),
         ];
         signs.into_iter().find_map(|(end, is_so)| is_so.then_some(end))
     }
@@ -328,10 +329,15 @@ impl Entry {
     }
 
     fn fail(&mut self, why: String, limits: &ForkLimits) {
-        let pause = limits.retry_after.saturating_mul(1 << self.failures.min(16));
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.is_news = true;
-        self.life = Life::Failed { why, until: Instant::now() + pause.min(limits.retry_after_at_most) };
+        self.life = Life::Failed { why, until: Instant::now() + self.pause(limits) };
+    }
+
+    /// Until the next build after one that was not what it should be.
+    fn pause(&self, limits: &ForkLimits) -> Duration {
+        let factor = 1 << self.failures.saturating_sub(1).min(16);
+        limits.retry_after.saturating_mul(factor).min(limits.retry_after_at_most)
     }
 }
 

@@ -31,9 +31,9 @@ use crate::worker::sharing::Sharing;
 /// The library that templates load; empty where there is none.
 pub(super) const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libconductor_fork.so"));
 
-/// Between two looks at its threads.
 /// Looks after which a thread without a name of its own is taken for one that stays so.
 const LOOKS: u32 = 5;
+/// Between two looks at its threads.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why there is no template, or no child of one. For people.
@@ -101,6 +101,8 @@ pub(crate) struct Template {
     origin: Origin,
     /// Packages that its spec has imported ahead of time and that are not in it, and why.
     pub(super) left_out: BTreeMap<String, String>,
+    /// Some of them for want of time: the machine was busy, or always is.
+    pub(super) was_hurried: bool,
     born: Instant,
     forks: AtomicU32,
 }
@@ -134,7 +136,8 @@ impl Template {
         let limit = spawn.config().boot_timeout;
         timeout(limit, link.serving()).await.map_err(|_| LinkError::Silent(limit))??;
         let left_out = BTreeMap::new();
-        Ok(Self { process, link, filter, origin, left_out, born: Instant::now(), forks: AtomicU32::new(0) })
+        let (born, forks) = (Instant::now(), AtomicU32::new(0));
+        Ok(Self { process, link, filter, origin, left_out, was_hurried: false, born, forks })
     }
 
     pub(super) fn pid(&self) -> Pid {

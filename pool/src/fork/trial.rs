@@ -8,19 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::limits::ForkLimits;
 use super::passed::{Passed, hash_of_file};
+use super::preload::Build;
 use super::self_test::{job, values};
 use super::template::{ForkError, LIBRARY, Template};
 use crate::job::Job;
@@ -52,37 +51,34 @@ const VISIT: &str = "
 ///
 /// # Cancel safety
 /// Dropping the future kills what was started.
-pub(super) async fn of(
-    spawn: &DenoSpawn,
-    deno: &Path,
-    busy: &Semaphore,
-    limits: &ForkLimits,
-) -> Result<(), ForkError> {
+pub(super) async fn of(build: Build<'_>) -> Result<(), ForkError> {
+    let (deno, limits) = (&build.spec.deno, build.limits);
     let failed = |error: io::Error| ForkError::Trial(format!("cannot read {}: {error}", deno.display()));
     let origin = Origin::of(deno, None).map_err(failed)?;
     let mut known = KNOWN.lock().await;
     if !known.contains_key(origin.key()) {
-        let path = deno.to_owned();
+        let path = deno.clone();
         let hash = spawn_blocking(move || hash_of_file(&path)).await;
         let hash = hash.map_err(io::Error::other).and_then(|hash| hash).map_err(failed)?;
         known.insert(origin.key().to_owned(), hash);
     }
     let directory = match &limits.trial.passed {
         Some(directory) => directory.clone(),
-        None => spawn.config().cache_dir.join("trials"),
+        None => build.spawn.config().cache_dir.join("trials"),
     };
     let passed = Passed::new(&directory, &known[origin.key()], HARNESS.as_bytes(), LIBRARY, &limits.trial);
     if passed.as_ref().is_ok_and(Passed::is_noted) {
         return Ok(());
     }
-    run(spawn, deno, busy, limits).await?;
+    run(build).await?;
     passed
         .and_then(|passed| passed.note())
         .unwrap_or_else(|error| warn!(%error, "the trial of this Deno is not noted, and will be run again"));
     Ok(())
 }
 
-async fn run(spawn: &DenoSpawn, deno: &Path, busy: &Semaphore, limits: &ForkLimits) -> Result<(), ForkError> {
+async fn run(build: Build<'_>) -> Result<(), ForkError> {
+    let Build { spawn, limits, busy, .. } = build;
     let failed = |error: io::Error| ForkError::Trial(format!("cannot set the scene: {error}"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?.to_string();
@@ -90,8 +86,8 @@ async fn run(spawn: &DenoSpawn, deno: &Path, busy: &Semaphore, limits: &ForkLimi
     let files = directory.path().canonicalize().map_err(failed)?.to_string_lossy().into_owned();
     let only = |value: &String| Grant::Only([value.clone()].into());
     let grants = Grants { net: only(&address), read: only(&files), write: only(&files), ..Grants::default() };
-    let spec = WorkerSpec { grants, ..spawn.plain_spec(deno) };
-    let template = super::preload::plain(spawn, &spec, busy, limits).await?;
+    let spec = WorkerSpec { grants, ..spawn.plain_spec(&build.spec.deno) };
+    let template = Build { spec: &spec, ..build }.plain().await?;
     let _testing = busy.acquire().await.expect("nobody closes it");
     let scene = [("address", format!("http://{address}")), ("directory", files)];
     let scene = scene.map(|(name, value)| (name.to_owned(), Value::from(value))).into_iter().collect();

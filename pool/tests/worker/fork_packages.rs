@@ -6,19 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_pool::{
-    DenoSpawn, Packages, SpawnConfig, Worker, WorkerChoice, WorkerKind, WorkerSource as _, WorkerSpec,
+    DenoSpawn, ForkLimits, Grants, Packages, SpawnConfig, TemplateEnd, Worker, WorkerChoice, WorkerKind,
+    WorkerSource as _, WorkerSpec,
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Bench, Forks, config, job, json};
+use crate::support::{Bench, Forks, config, job, json, only};
 
 /// How long an import may take that never ends.
 const BOOT: Duration = Duration::from_secs(8);
+
+/// How long a test waits for a template, on a machine that is as busy as can be.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A source over an empty layer.
 struct Layered {
@@ -28,10 +32,14 @@ struct Layered {
 
 impl Layered {
     fn new() -> Self {
+        Self::with(Forks::limits())
+    }
+
+    fn with(limits: ForkLimits) -> Self {
         let bench = Bench::new();
         make_layer(&bench);
         let spawn = DenoSpawn::new(SpawnConfig { boot_timeout: BOOT, ..config(bench.dir.path()) });
-        Self { forks: Forks::new(spawn), bench }
+        Self { forks: Forks::with(spawn, limits), bench }
     }
 
     fn spec(&self, preload: Vec<String>) -> Arc<WorkerSpec> {
@@ -275,6 +283,33 @@ async fn a_package_that_spoils_its_importer_costs_no_fork() {
         assert_eq!(layered.json(&spec, "return [innocent, other];").await, json!([1, 2]));
     };
     tokio::join!(alone, several);
+}
+
+#[tokio::test]
+async fn a_package_for_which_there_was_no_time_is_in_the_next_template() {
+    let second = Duration::from_secs(1);
+    let layered = Layered::with(ForkLimits { retry_after: second, round: second, ..Forks::limits() });
+    let busy = layered.bench.dir.path().join("busy").to_string_lossy().into_owned();
+    fs::write(&busy, "700").unwrap();
+    let slow = module(&format!(
+        "let until = 0; try {{ until = Date.now() + Number(Deno.readTextFileSync('{busy}')); }} catch {{}}
+         while (Date.now() < until) await Deno.stat('{busy}');"
+    ));
+    let grants = Grants { read: only(&busy), ..Grants::default() };
+    let spec = Arc::new(WorkerSpec { grants, ..(*layered.spec(vec![slow.clone()])).clone() });
+    let source = &layered.forks.source;
+    source.ready(&spec).await.unwrap();
+    let left_out = source.left_out(&spec);
+    assert!(left_out[&slow].contains("half a second"), "{left_out:?}");
+
+    fs::remove_file(&busy).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !source.left_out(&spec).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", source.templates(&spec));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ended = source.templates(&spec).unwrap().totals.ended;
+    assert!(ended.keys().eq([&TemplateEnd::Hurried]), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
