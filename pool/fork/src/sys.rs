@@ -451,11 +451,17 @@ mod tests {
         assert_eq!(ended, WaitStatus::Exited(Pid::from_raw(child), 0));
     }
 
+    /// Threads of other tests begin and end between two looks, so the counts agree at some moment.
     #[test]
     fn threads_are_counted() {
         use std::os::fd::AsRawFd as _;
+        use std::time::{Duration, Instant};
         let task = std::fs::File::open("/proc/self/task").unwrap();
-        let before = threads(task.as_raw_fd()).unwrap();
-        assert_eq!(before as usize, std::fs::read_dir("/proc/self/task").unwrap().count());
+        let counted = || threads(task.as_raw_fd()).unwrap() as usize;
+        let listed = || std::fs::read_dir("/proc/self/task").unwrap().count();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while counted() != listed() {
+            assert!(Instant::now() < deadline, "{} counted, {} listed", counted(), listed());
+        }
     }
 }
