@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 /// How often a running child is looked at: short enough for a smooth progress bar and an unnoticeable wait.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a process that outlives the child may keep its output open before the rest of that output is given up.
-const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+/// How often the output is looked at, a millisecond apart, that a process which outlives the child keeps open, before the rest
+/// of it is given up. Looks and not a time, so that a machine which stands still meanwhile takes none of it.
+const OUTPUT_LOOKS: u32 = 500;
 
 /// Bytes of output kept. The end is what says why a package tool failed; a tool that floods costs no memory.
 const OUTPUT_KEPT: usize = 16 * 1024;
@@ -153,8 +154,10 @@ impl Output {
 
     /// What the child printed. A process that left the child's group can keep the pipe open for ever; the thread then ends with it.
     fn end(self) -> String {
-        let deadline = Instant::now() + OUTPUT_GRACE;
-        while !self.reader.is_finished() && Instant::now() < deadline {
+        for _ in 0..OUTPUT_LOOKS {
+            if self.reader.is_finished() {
+                break;
+            }
             thread::sleep(Duration::from_millis(1));
         }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -69,6 +69,15 @@ impl Machine {
         Search { data_dir: self.data(), ..Search::default() }
     }
 
+    /// True while a process has something of this machine in its environment.
+    pub(crate) fn has_processes(&self) -> bool {
+        let path = self.path("").into_os_string().into_encoded_bytes();
+        let environments = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path().join("environ"));
+        // Those of others cannot be read.
+        let mut readable = environments.filter_map(|path| fs::read(path).ok());
+        readable.any(|bytes| bytes.windows(path.len()).any(|part| part == path))
+    }
+
     /// What is in the directory that conductor fetches into, sorted.
     pub(crate) fn store(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.data().join("deno"))
