@@ -309,6 +309,8 @@ fn remove_stale(path: &Path) -> Result<(), ClaimError> {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use nix::sys::socket::{Shutdown, shutdown};
+
     use super::*;
 
     fn claim(path: &Path) -> Result<Endpoint, ClaimError> {
@@ -391,7 +393,10 @@ mod tests {
         let run = dir.path().join("run");
         DirBuilder::new().mode(0o700).create(&run).expect("makes it");
         let path = run.join("s.sock");
-        drop(UnixListener::bind(&path).expect("binds"));
+        let stale = UnixListener::bind(&path).expect("binds");
+        // Closed alone it would still answer while a process that another test starts just then has it, until its exec.
+        shutdown(stale.as_raw_fd(), Shutdown::Both).expect("listens no more");
+        drop(stale);
         assert!(path.exists(), "a socket nobody answers on stays behind");
         drop(claim(&path).expect("replaces it"));
 
