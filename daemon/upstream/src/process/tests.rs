@@ -87,3 +87,17 @@ async fn a_program_that_is_not_there_is_an_error() {
     };
     assert_eq!(ServerProcess::start(launch).await.expect_err("no such file").kind(), io::ErrorKind::NotFound);
 }
+
+/// A process that becomes another program has no environment for a moment, in which it is not seen to carry the mark.
+#[tokio::test]
+async fn what_becomes_another_program_just_then_ends_too() {
+    for _ in 0..10 {
+        let again = r#"'exec sh -c "$0" "$0"'"#;
+        let (process, pipes) = shell(&format!("setsid sh -c {again} {again} & sleep 1000")).await;
+        let mark = process.mark.clone();
+        until("both are running", || tree::marked(&mark).len() >= 2).await;
+        drop((process, pipes));
+        // One look does not tell: it would not be seen either.
+        until("all are gone", || (0..10).all(|_| tree::marked(&mark).is_empty())).await;
+    }
+}
