@@ -1,12 +1,13 @@
 //! A server that breaks the protocol fails its own calls, clearly, and nothing else.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use conductor_upstream::{CallError, Era, LogSource, ServerState};
 use serde_json::json;
 
-use crate::support::{Bed, server, session, text, until};
+use crate::support::{Bed, MUCH_MEMORY, server, session, text, until};
 
 #[tokio::test]
 async fn a_silent_server_does_not_start_and_says_so() {
@@ -48,9 +49,10 @@ async fn a_command_that_is_not_there_says_where_it_was_looked_for_and_is_found_l
     assert!(error.contains("\"my-server\" was not found in PATH in the entry's env"), "{error}");
     assert!(bed.status("h").reason.unwrap().contains("was not found"));
     fs::create_dir(&path).unwrap();
-    fs::hard_link(env!("CARGO_BIN_EXE_hostile-mcp-server"), &program)
-        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_hostile-mcp-server"), &program).map(drop))
-        .unwrap();
+    // By a process of its own: what another test starts just then would hold the copy open for writing, and Linux executes no
+    // such file.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_hostile-mcp-server")).arg(&program).status();
+    assert!(copied.unwrap().success());
     bed.call("h", "echo", json!({})).await.unwrap();
     assert_eq!(bed.status("h").command.unwrap().program, program);
     bed.end().await;
@@ -81,6 +83,7 @@ async fn endless_pages_are_cut_and_named() {
 
 #[tokio::test]
 async fn a_huge_result_is_refused_with_bounded_memory_and_the_next_call_works() {
+    let _alone = MUCH_MEMORY.lock().await;
     let bed = Bed::new();
     bed.set(json!({ "h": bed.hostile("") })).await;
     bed.call("h", "echo", json!({})).await.unwrap();
@@ -114,6 +117,7 @@ async fn a_crash_in_a_call_is_told_and_the_next_call_gets_a_fresh_server() {
 
 #[tokio::test]
 async fn a_flood_of_notifications_does_no_harm() {
+    let _alone = MUCH_MEMORY.lock().await;
     let bed = Bed::new();
     bed.set(json!({ "h": bed.hostile("") })).await;
     bed.call("h", "echo", json!({})).await.unwrap();
@@ -129,7 +133,8 @@ async fn a_flood_of_notifications_does_no_harm() {
 async fn a_late_answer_is_a_timeout_and_the_server_is_told() {
     let bed = Bed::new();
     let mut entry = bed.hostile("");
-    entry["timeout"] = json!(300);
+    // What comes before and after it must be in time on a busy machine, too.
+    entry["timeout"] = json!(3000);
     bed.set(json!({ "h": entry })).await;
     let start = Instant::now();
     let error = bed.call("h", "late", json!({})).await.unwrap_err();
@@ -148,10 +153,11 @@ async fn a_late_answer_is_a_timeout_and_the_server_is_told() {
 async fn progress_extends_the_timeout_and_the_deadline_ends_it() {
     let bed = Bed::new();
     let mut entry = bed.hostile("");
-    entry["timeout"] = json!(500);
+    // A step must come in time on a busy machine, too, and all of them take longer.
+    entry["timeout"] = json!(4000);
     bed.set(json!({ "h": entry })).await;
     bed.call("h", "echo", json!({})).await.unwrap();
-    let result = bed.call("h", "progress", json!({ "n": 15, "pause_ms": 100 })).await.unwrap();
+    let result = bed.call("h", "progress", json!({ "n": 45, "pause_ms": 100 })).await.unwrap();
     assert_eq!(text(&result), "done");
     let mut context = session("s");
     context.deadline = Some(tokio::time::Instant::now() + Duration::from_millis(700));

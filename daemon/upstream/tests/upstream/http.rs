@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use conductor_upstream::CallError;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, server, session};
+use crate::support::{Bed, MUCH_MEMORY, server, session};
 
 struct Web {
     child: Child,
@@ -79,6 +79,7 @@ async fn failures_of_http_are_explained_without_the_header() {
 
 #[tokio::test]
 async fn a_huge_body_is_refused_and_unknown_fields_survive() {
+    let _alone = MUCH_MEMORY.lock().await;
     let bed = Bed::new();
     let web = Web::start(&bed);
     bed.set(json!({ "big": web.entry("big", "http") })).await;

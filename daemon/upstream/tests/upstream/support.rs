@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// Longest wait for something that happens at once on an idle machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// For tests that need much memory: some of them measure that of the whole process.
+pub(crate) static MUCH_MEMORY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Upstreams of one test.
 pub(crate) struct Bed {
     pub(crate) upstreams: Upstreams,
