@@ -1,6 +1,6 @@
 //! Registries that fail, and what a caller is told. The kinds come from Deno's texts: these tests hold them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_packages::{Deno, FetchEnvironment, LayerError, LayerRequest};
 use serde_json::json;
@@ -125,10 +125,13 @@ async fn a_failure_is_remembered_for_a_moment() {
     let registry = left_and_right().await;
     registry.fail(LEFT, Fault::Status(404));
     let bed = Bed::with(registry.environment(), |_| {});
+    let started = Instant::now();
     for _ in 0..3 {
         assert!(matches!(bed.ensure("npm:left@^1").await, Err(LayerError::UnknownPackage { .. })));
     }
-    assert_eq!(registry.count(LEFT), 1);
+    // Two seconds at the least: a machine that stands still meanwhile may see it forgotten.
+    let forgotten = started.elapsed().as_secs() / 2;
+    assert!((1..=1 + forgotten).contains(&(registry.count(LEFT) as u64)), "{:?}", registry.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]

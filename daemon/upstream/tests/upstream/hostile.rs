@@ -139,7 +139,7 @@ async fn a_late_answer_is_a_timeout_and_the_server_is_told() {
     let start = Instant::now();
     let error = bed.call("h", "late", json!({})).await.unwrap_err();
     assert!(matches!(error, CallError::Timeout { .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(30), "by default it is a minute");
     until("the server is told", || bed.log().contains("cancelled ")).await;
     // The late answer comes and is nobody's.
     for _ in 0..20 {
