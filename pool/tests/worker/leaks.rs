@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use conductor_pool::{Grants, WorkerSource as _, WorkerSpec};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Bench, job};
+use crate::support::{Bench, job, unending};
 
 /// Set for the process that [`a_dead_daemon_leaves_no_worker`] starts; holds its cache directory.
 const HELPER: &str = "CONDUCTOR_TEST_DAEMON";
@@ -86,25 +86,26 @@ fn every_kind_of_end_gives_back_processes_and_descriptors() {
             "throw 1;",
             "Deno.exit(3);",
             "process.kill(process.pid, 'SIGKILL');",
-            "setInterval(() => {}, 1000); return 1;",
             "await new Promise(() => {});",
             "for (;;) console.log('x'.repeat(1000));",
             "return 'x'.repeat(1e7);",
         ] {
             bench.run(code).await;
         }
+        bench.run_job(&bench.spec(), unending("setInterval(() => {}, 1000); return 1;")).await;
         // Retired unused, dropped unused, dropped while it runs, dropped while it boots.
         bench.boot(&bench.spec()).await.unwrap().retire().await;
         drop(bench.boot(&bench.spec()).await.unwrap());
         let worker = bench.boot(&bench.spec()).await.unwrap();
         let running = worker.run(job("for (;;);"), None, CancellationToken::new());
         tokio::time::timeout(Duration::from_millis(100), running).await.err().unwrap();
-        let mut booting = bench.source.boot(std::sync::Arc::new(bench.spec()));
-        tokio::time::timeout(Duration::from_millis(5), &mut booting).await.err().unwrap();
-        drop(booting);
+        // On a machine that stands still for a moment it has booted by then.
+        let boot = || bench.source.boot(std::sync::Arc::new(bench.spec()));
+        while tokio::time::timeout(Duration::from_millis(5), boot()).await.is_ok() {}
     });
     wait_until("children are left", || children() == of_source);
-    assert_eq!(worker_descriptors(), before);
+    // Those of a worker that nobody waits for are closed a moment after it is collected.
+    wait_until("descriptors are left", || worker_descriptors().is_subset(&before));
 }
 
 #[tokio::test]
@@ -130,13 +131,18 @@ async fn an_idle_worker_uses_no_cpu() {
     let pid = nix::unistd::Pid::from_raw(worker.identity().pid);
     let clock = nix::time::clock_getcpuclockid(pid).unwrap();
     let cpu = || Duration::from(clock.now().unwrap());
-    // Right after the boot V8's helper threads finish what they have begun.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let before = cpu();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let used = cpu() - before;
+    // Right after the boot V8's helper threads finish what they have begun, for as long as the machine lets them wait.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let before = cpu();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let used = cpu() - before;
+        if used < Duration::from_millis(5) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{used:?} in half a second");
+    }
     worker.retire().await;
-    assert!(used < Duration::from_millis(5), "{used:?}");
 }
 
 #[tokio::test]
