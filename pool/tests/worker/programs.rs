@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use conductor_jail::cgroup::Delegation;
 use conductor_jail::{Layer, Level, State};
@@ -65,14 +66,22 @@ fn shell(code: &str, mark: &str) -> (Grants, String) {
     (grants, code.replace("PATTERN", &mark.replace('.', "[.]")).replace("MARK", mark))
 }
 
-/// Runs it and tells how many processes with `mark` among their arguments are left when the worker is reaped.
+/// Runs it and tells how many processes with `mark` among their arguments are left behind. All have been killed when the worker
+/// is reaped; one that is in a session of its own may not have had the time to die.
 async fn left_behind(bench: &Bench, code: &str, mark: &str) -> (RunReport, usize) {
     let (grants, code) = shell(code, mark);
     let report = bench.run_with(grants, &code).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while marked(mark) > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (report, marked(mark))
+}
+
+fn marked(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let left = commands.filter(|command| command.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes()));
-    (report, left.count())
+    commands.filter(|command| command.split(|byte| *byte == 0).any(|arg| arg == mark.as_bytes())).count()
 }
 
 /// Argument of `sleep` that nothing else on this machine has.
