@@ -252,11 +252,12 @@ fn what_a_daemon_was_started_with_by_mistake_reaches_no_server() {
 fn it_ends_by_itself_when_nobody_is_connected_long_enough() {
     let home = Home::new();
     let mut daemon = Daemon::start_with(&home, |command| {
-        command.args(["--idle-exit", "700ms"]);
+        // Longer than a machine needs to start a client.
+        command.args(["--idle-exit", "2s"]);
     });
     let mut shim = Shim::session(&home);
     let slow = shim
-        .call("await new Promise((done) => setTimeout(done, 1500)); 'it stays while somebody is connected'");
+        .call("await new Promise((done) => setTimeout(done, 3000)); 'it stays while somebody is connected'");
     assert_eq!(slow.value(), "it stays while somebody is connected");
     assert!(daemon.ended().is_none());
     assert!(shim.end().success());

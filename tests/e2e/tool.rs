@@ -3,12 +3,9 @@
 use conductor_tests::{Answer, Daemon, Home, Shim};
 use serde_json::{Value, json};
 
-/// A daemon whose runs end soon after their value is known.
 fn session() -> (Daemon, Shim) {
-    let home = Home::new();
-    home.configure("[profiles.default]\nlinger = \"300ms\"\n");
-    let daemon = Daemon::start(&home);
-    let shim = Shim::session(&home);
+    let daemon = Daemon::new();
+    let shim = Shim::session(daemon.home());
     (daemon, shim)
 }
 
@@ -214,11 +211,20 @@ fn ends_without_a_place_tell_their_kind_and_the_cure() {
 
 #[test]
 fn pending_work_counts_until_nothing_is_left_or_the_linger_is_over() {
-    let (_daemon, shim) = session();
+    let home = Home::new();
+    // The worker names what it leaves open a moment after the value.
+    home.configure("[profiles.brief]\nlinger = \"2s\"\n");
+    let _daemon = Daemon::start(&home);
+    let (shim, brief) = (
+        Shim::session(&home),
+        Shim::session_with(&home, |command| {
+            command.env("MCP_CONDUCTOR_PROFILE", "brief");
+        }),
+    );
     let answer = shim.call("setTimeout(() => console.log('late'), 50); 'early'");
     assert_eq!((answer.value(), answer.stdout()), (&json!("early"), "late\n"));
     assert!(answer.structured().get("notes").is_none(), "{}", answer.structured());
-    let answer = shim.call("setInterval(() => {}, 1000); 'value'");
+    let answer = brief.call("setInterval(() => {}, 1000); 'value'");
     assert_eq!(answer.value(), "value");
     let note = answer.structured()["notes"][0].as_str().expect("a note").to_owned();
     assert!(note.contains("left something open") && note.contains("Timeout"), "{note}");

@@ -151,7 +151,7 @@ fn requests_that_machines_could_read_differently_are_one_or_none() {
 #[test]
 fn limits_hold() {
     let bed = HttpBed::new(
-        "max-body-bytes = 4096\nheader-timeout = \"300ms\"\nbody-timeout = \"300ms\"\nmax-requests-per-minute = 8",
+        "max-body-bytes = 4096\nheader-timeout = \"1s\"\nbody-timeout = \"1s\"\nmax-requests-per-minute = 8",
     );
     let client = &bed.client;
     let too_large = client.send("POST", &[], &"x".repeat(5000));
@@ -204,7 +204,8 @@ fn a_token_has_as_many_requests_in_flight_as_it_may_and_others_have_theirs() {
 
 #[test]
 fn a_thousand_connections_hold_nobody_up() {
-    let bed = HttpBed::new("max-connections = 100\nheader-timeout = \"2s\"");
+    // Longer than it takes to turn nine hundred away.
+    let bed = HttpBed::new("max-connections = 100\nheader-timeout = \"6s\"");
     let mut held = Vec::new();
     let mut turned_away = 0;
     for _ in 0..1000 {
