@@ -5,13 +5,20 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use conductor_tests::binaries::write_program;
 use conductor_tests::{DEADLINE, Daemon, Home, Shim, binaries, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::service::{caller, is_served_without_a_gap};
 
-/// Replaces the file in one step, as most editors do.
+/// Writes the file where it is: for a moment it is empty.
+fn rewrite(home: &Home, text: &str) {
+    fs::write(home.config_file(), text).expect("writes");
+    fs::set_permissions(home.config_file(), fs::Permissions::from_mode(0o600)).expect("sets its mode");
+}
+
+/// Puts exactly this text in its place in one step, as most editors do.
 fn replace(home: &Home, text: &str) {
     let staged = home.config_file().with_file_name("staged");
     fs::write(&staged, text).expect("writes");
@@ -33,7 +40,7 @@ fn no_call_is_lost_while_the_file_changes_in_every_way() {
         round += 1;
         let text = format!("[pool]\nmax-idle = {}\n", 20 + round);
         match round {
-            1 => home.configure(&text),
+            1 => rewrite(&home, &text),
             2 => replace(&home, &text),
             3 => {
                 for n in 100..150 {
@@ -42,7 +49,7 @@ fn no_call_is_lost_while_the_file_changes_in_every_way() {
                 replace(&home, &text);
             }
             4 => {
-                home.configure("[pool]\nmax-idel = 1\n");
+                rewrite(&home, "[pool]\nmax-idel = 1\n");
                 daemon.wait_for_status("the mistake", |status| !status.warnings.is_empty());
                 assert_eq!(daemon.status().pool.max_idle, 23);
                 replace(&home, &text);
@@ -53,10 +60,10 @@ fn no_call_is_lost_while_the_file_changes_in_every_way() {
                     status.warnings.iter().any(|it| it.contains("is gone"))
                 });
                 assert_eq!(daemon.status().pool.max_idle, 24, "what it said stays in force");
-                home.configure(&text);
+                rewrite(&home, &text);
             }
             _ => {
-                home.configure(&text);
+                rewrite(&home, &text);
                 daemon.signal(Signal::SIGHUP);
             }
         }
@@ -245,8 +252,7 @@ fn the_schema_is_one_and_knows_the_file() {
 /// An editor that does `script` to its file, `$1`.
 fn edit(home: &Arc<Home>, script: &str) -> Output {
     let editor = home.path("editor");
-    fs::write(&editor, format!("#!/bin/sh\n{script}\n")).expect("writes");
-    fs::set_permissions(&editor, fs::Permissions::from_mode(0o700)).expect("sets its mode");
+    write_program(&editor, &format!("#!/bin/sh\n{script}\n"));
     ctl_with(home, &["config", "edit"], |command| {
         command.env("EDITOR", format!("{} --wait", editor.display()));
     })

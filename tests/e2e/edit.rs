@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Stdio};
 
+use conductor_tests::binaries::write_program;
 use conductor_tests::{DEADLINE, Home, binaries};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
@@ -26,9 +26,7 @@ impl Terminal {
         fs::create_dir_all(&seen).expect("makes the directory");
         let cases: String = edits.iter().enumerate().map(|(n, edit)| format!("{n}) {edit} ;;\n")).collect();
         let count = format!("n=$(ls {0} | wc -l | tr -d ' ')\ncp \"$1\" {0}/$n\n", seen.display());
-        fs::write(&editor, format!("#!/bin/sh\n{count}case $n in\n{cases}*) exit 9 ;;\nesac\n"))
-            .expect("writes");
-        fs::set_permissions(&editor, fs::Permissions::from_mode(0o700)).expect("sets its mode");
+        write_program(&editor, &format!("#!/bin/sh\n{count}case $n in\n{cases}*) exit 9 ;;\nesac\n"));
         let pty = openpty(None, None).expect("a terminal");
         let mut command = home.command(&binaries::conductorctl());
         command.env("CONDUCTOR_DAEMON", binaries::conductord()).env("CONDUCTOR_SOCKET", home.socket());

@@ -299,16 +299,22 @@ fn configure(home: &Home) {
 fn install_deno(home: &Home) {
     let deno = home.own_deno();
     fs::create_dir_all(deno.parent().expect("has one")).expect("makes the directory");
-    fs::copy(binaries::deno(), deno).expect("copies Deno");
+    binaries::install(&binaries::deno(), &deno);
 }
 
-/// Removes a tree, some of it read-only.
+/// Removes a tree, some of it read-only: at once, so that nobody puts anything into what is left of it.
 fn remove(path: &Path) {
+    let gone = path.with_extension("gone");
+    fs::rename(path, &gone).expect("is there");
+    remove_below(&gone);
+}
+
+fn remove_below(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => {
                 fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700)).expect("sets its mode");
-                remove(&entry.path());
+                remove_below(&entry.path());
             }
             _ => fs::remove_file(entry.path()).expect("removes a file"),
         }

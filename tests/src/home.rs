@@ -1,5 +1,6 @@
 //! A temporary home directory: everything a daemon and its clients read, write and listen on.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -80,12 +81,13 @@ impl Home {
         self.path("log")
     }
 
-    /// Replaces the configuration file.
+    /// Replaces the configuration file, in one step as most editors do: what is seen of it while it is written is a mistake.
     pub fn configure(&self, text: &str) {
-        let path = self.config_file();
+        let staged = self.config_file().with_file_name("staged");
         let text = if forks::are_wanted() { forks::asked_for(text) } else { text.to_owned() };
-        fs::write(&path, text).expect("writes the configuration");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("sets its mode");
+        fs::write(&staged, text).expect("writes the configuration");
+        fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).expect("sets its mode");
+        fs::rename(staged, self.config_file()).expect("puts it in place");
     }
 
     /// A program that sees this home and nothing of the test's own environment.
@@ -119,12 +121,14 @@ impl Home {
         workers.filter(|process| process.is_worker_below(&self.home())).collect()
     }
 
-    /// The daemons among them, also those that a shim has started.
+    /// The daemons among them, also those that a shim has started. What a daemon starts has its command line for a moment, and
+    /// what tries the jail out has its program.
     pub fn daemons(&self) -> Vec<Process> {
-        let is_daemon = |process: &Process| {
-            process.command.contains("conductord") && !process.command.contains("__worker-launcher")
-        };
-        self.processes().into_iter().filter(is_daemon).collect()
+        let mut daemons = self.processes();
+        daemons.retain(|process| process.command.contains("conductord"));
+        let pids: BTreeSet<i32> = daemons.iter().map(|process| process.pid).collect();
+        daemons.retain(|process| !process.command.contains(" __worker-") && !pids.contains(&process.parent));
+        daemons
     }
 
     /// The log as JSON; a line that is still being written is left out.
