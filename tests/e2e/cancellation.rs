@@ -56,9 +56,10 @@ fn a_cancelled_call_is_killed_and_frees_its_place() {
     is_gone(&worker);
     assert_eq!(shim.call("'the place is free'").value(), "the place is free");
     assert!(shim.answers(id) <= 1);
-    let status = daemon.wait_until_quiet(1);
-    assert_eq!(status.executions.by_error.get("cancelled"), Some(&1), "{:?}", status.executions);
-    assert_eq!(status.sessions[0].in_flight, 0);
+    daemon.wait_for_status("it is counted, and over", |status| {
+        status.executions.by_error.get("cancelled") == Some(&1) && status.sessions[0].in_flight == 0
+    });
+    daemon.wait_until_quiet(1);
 }
 
 #[test]

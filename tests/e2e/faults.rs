@@ -17,18 +17,19 @@ use serde_json::{Value, json};
 const IDLE: u64 = 2;
 
 /// What a daemon holds when nothing runs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Held {
     descriptors: usize,
     processes: usize,
 }
 
-/// Waits until nothing runs and all idle workers are there.
+/// Waits until nothing runs, not even what tries the jail out, and all idle workers are there.
 fn at_rest(daemon: &Daemon, sessions: usize) -> Held {
     daemon.wait_for_status("nothing runs and the idle workers are back", |status| {
         let [profile] = &status.pool.profiles[..] else { return false };
         let is_quiet = profile.busy == 0 && profile.booting == 0 && profile.queued == 0;
-        status.sessions.len() == sessions && is_quiet && profile.idle == IDLE
+        let is_known = status.jail.state != "checking";
+        status.sessions.len() == sessions && is_quiet && is_known && profile.idle == IDLE
     });
     Held { descriptors: daemon.descriptors(), processes: daemon.children().len() }
 }
@@ -37,7 +38,9 @@ fn at_rest(daemon: &Daemon, sessions: usize) -> Held {
 fn is_back_at(before: &Held, daemon: &Daemon, sessions: usize) {
     wait_for("descriptors and processes are back at the start", DEADLINE, || {
         let now = at_rest(daemon, sessions);
-        if now == *before { Ok(()) } else { Err(format!("{now:?}, at the start {before:?}")) }
+        // Fewer are none left behind: at the first look a connection may just have been closing.
+        let is_back = now.descriptors <= before.descriptors && now.processes <= before.processes;
+        if is_back { Ok(()) } else { Err(format!("{now:?}, at the start {before:?}")) }
     });
 }
 
@@ -118,12 +121,12 @@ fn a_hostile_worker_breaks_only_its_own_call() {
 fn a_worker_that_kills_or_stops_itself_breaks_only_its_own_call() {
     let (daemon, shim, held) = warm_with("[profiles.default]\nrun-args = \"allow-all\"\n");
     let suicides = [
-        ("Deno.kill(Deno.pid, 'SIGKILL'); while (true) {}", "exit"),
-        ("Deno.kill(Deno.pid, 'SIGABRT'); while (true) {}", "exit"),
-        ("Deno.kill(Deno.pid, 'SIGSTOP'); while (true) {}", "timeout"),
+        ("Deno.kill(Deno.pid, 'SIGKILL'); while (true) {}", "exit", 30_000),
+        ("Deno.kill(Deno.pid, 'SIGABRT'); while (true) {}", "exit", 30_000),
+        ("Deno.kill(Deno.pid, 'SIGSTOP'); while (true) {}", "timeout", 800),
     ];
-    for (code, kind) in suicides {
-        let broken = shim.start_call(json!({ "deno_code": code, "timeout": 800 }));
+    for (code, kind, timeout) in suicides {
+        let broken = shim.start_call(json!({ "deno_code": code, "timeout": timeout }));
         assert_eq!(shim.call("'sound'").value(), "sound", "{code}");
         assert_eq!(shim.answer(broken).error_type(), kind, "{code}");
     }

@@ -58,7 +58,12 @@ fn best_effort_runs_code_without_a_layer_and_says_so() {
     let missing: Vec<_> = inside.filter(|layer| layer.state == "missing").collect();
     assert!(matches!(missing[..], [layer] if layer.name == "landlock" && layer.reason.is_some()), "{jail:?}");
     assert!(!jail.refuses && jail.broken.is_empty(), "{jail:?}");
-    assert!(home.logged("a layer of the workers' jail is not complete").len() == 1);
+    // Logged when it is known, which is when the status tells it.
+    wait_for("it is logged", DEADLINE, || match home.logged("the workers' jail was tried out").len() {
+        1 => Ok(()),
+        n => Err(n),
+    });
+    assert_eq!(home.logged("a layer of the workers' jail is not complete").len(), 1);
 }
 
 #[test]

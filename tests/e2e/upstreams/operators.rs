@@ -58,10 +58,12 @@ fn servers_are_listed_logged_restarted_and_stopped() {
     for says in ["Servers: 3", "recorder", &first.to_string()] {
         assert!(status.contains(says), "{says} is not in:\n{status}");
     }
-    let logs = document(home, &["servers", "logs", "recorder", "--json"]);
-    let lines = logs["servers"][0]["lines"].as_array().expect("lines").clone();
     let said = |line: &Value| line["source"] == "stderr" && line["text"].to_string().contains("stderr tells");
-    assert!(lines.iter().any(said), "{logs:#}");
+    wait_for("what the server said beside its answer", DEADLINE, || {
+        let logs = document(home, &["servers", "logs", "recorder", "--json"]);
+        let lines = logs["servers"][0]["lines"].as_array().expect("lines");
+        if lines.iter().any(said) { Ok(()) } else { Err(format!("{logs:#}")) }
+    });
     assert!(told(home, &["servers", "logs", "recorder"]).contains("stderr tells"));
 
     assert!(told(home, &["servers", "restart", "recorder"]).contains("fresh"));

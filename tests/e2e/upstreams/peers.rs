@@ -85,7 +85,8 @@ fn a_program_that_code_has_started_is_not_served() {
     let answer = shim.call_with(json!({ "deno_code": code, "globals": globals }));
     // The jail gives it no such socket; without the jail, the daemon knows whose it is.
     let told = answer.value().as_str().expect("a text").trim().to_owned();
-    let jailed =
-        daemon.status().jail.layers.iter().any(|layer| layer.name == "seccomp" && layer.state == "active");
+    let jail =
+        daemon.wait_for_status("the jail was tried out", |status| status.jail.state != "checking").jail;
+    let jailed = jail.layers.iter().any(|layer| layer.name == "seccomp" && layer.state == "active");
     assert!(told.starts_with(if jailed { "denied" } else { "refused" }), "{told}");
 }

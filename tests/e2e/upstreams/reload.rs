@@ -61,13 +61,10 @@ fn only_what_was_changed_restarts_and_calls_in_flight_finish() {
         Process::get(edited).map_or(Ok(()), |process| Err(format!("{process:?}")))
     });
     assert_eq!(pids(&bed.home).len(), 3);
-    let starts =
-        bed.daemon.status().upstreams.iter().map(|it| (it.name.clone(), it.starts)).collect::<Vec<_>>();
-    assert_eq!(
-        starts,
-        [("added".into(), 1), ("edited".into(), 1), ("kept".into(), 1)],
-        "old ones are forgotten"
-    );
+    bed.daemon.wait_for_status("old ones are forgotten", |status| {
+        let starts = status.upstreams.iter().map(|it| (it.name.as_str(), it.starts));
+        starts.eq([("added", 1), ("edited", 1), ("kept", 1)])
+    });
 }
 
 #[test]

@@ -37,11 +37,12 @@ fn echoing_refusal() -> (u16, mpsc::Receiver<String>) {
                 "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
                 text.len()
             );
-            // The client may be gone.
-            stream.write_all(answer.as_bytes()).ok();
+            // Before the answer, on which the test goes on.
             if heard.send(text).is_err() {
                 return;
             }
+            // The client may be gone.
+            stream.write_all(answer.as_bytes()).ok();
         }
     });
     (port, hears)

@@ -157,5 +157,7 @@ fn a_server_for_each_session_ends_with_it() {
         2 => Ok(()),
         n => Err(n.to_string()),
     });
-    assert_eq!(bed.daemon.status().upstreams.iter().map(|it| it.connections).sum::<u64>(), 2);
+    bed.daemon.wait_for_status("it is no longer counted", |status| {
+        status.upstreams.iter().map(|it| it.connections).sum::<u64>() == 2
+    });
 }
