@@ -133,8 +133,9 @@ fn a_disk_that_is_full_when_packages_are_fetched_is_told_and_keeps_no_half_of_th
     ground.serves(&shim, "the workers' DENO_DIR is there");
     let disk = ground.disk("home/.cache");
     let code = |version: &str| format!("import ms from 'npm:ms@{version}'; ms(1000)");
-    // From no byte at all to nearly enough; each time for another layer, since a failure is remembered for a moment.
-    for (version, kib) in [("2.0.0", 0), ("2.1.1", 32), ("2.1.2", 128)] {
+    // From no byte at all to less than Deno's own databases take: how much it writes besides differs from run to run. Each
+    // time for another layer, since a failure is remembered for a moment.
+    for (version, kib) in [("2.0.0", 0), ("2.1.1", 16), ("2.1.2", 48)] {
         fill(&disk);
         let filling = OpenOptions::new().write(true).open(filling(&disk)).expect("was filled");
         let length = filling.metadata().expect("is there").len();
