@@ -78,8 +78,13 @@ async fn a_broken_connection_costs_nothing() {
             n => Err(format!("{n}")),
         });
     });
-    way.cut();
     let workspace = bed.home.home().join(".mcp-conductor/workspaces/b");
+    tokio::task::block_in_place(|| {
+        wait_for("the code runs", DEADLINE, || {
+            if workspace.join("ran").exists() { Ok(()) } else { Err("not yet") }
+        });
+    });
+    way.cut();
     std::fs::write(workspace.join("gate"), "").expect("writes");
     let answer =
         tokio::time::timeout(DEADLINE, call).await.expect("in time").expect("no panic").expect("an answer");
