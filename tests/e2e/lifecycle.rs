@@ -32,16 +32,20 @@ fn sigterm_lets_running_calls_finish_and_leaves_new_ones_to_the_next_daemon() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let home = Home::new();
         let mut daemon = Daemon::start(&home);
-        let shim = Shim::session(&home);
-        let running = shim.start_call(
-            json!({ "deno_code": "await new Promise((done) => setTimeout(done, 1500)); 'finished'" }),
-        );
+        let shim = Shim::session_with(&home, |command| {
+            command.env("MCP_CONDUCTOR_RUN_ARGS", format!("allow-read={}", home.workspace().display()));
+        });
+        let gate = home.workspace().join("gate");
+        let code = "const is_open = () => { try { return Deno.statSync(gate).isFile } catch { return false } };\n\
+                    while (!is_open()) await new Promise((done) => setTimeout(done, 20));\n'finished'";
+        let running = shim.start_call(json!({ "deno_code": code, "globals": { "gate": gate } }));
         wait_until_busy(&daemon, 1);
         daemon.signal(signal);
         wait_until_draining(&home);
         let new = shim.start_call(json!({ "deno_code": "'new'" }));
         assert!(daemon.ended().is_none(), "it waits for the running call");
         let _next = Daemon::start(&home);
+        fs::write(gate, "").expect("writes");
         assert_eq!(shim.answer(running).value(), "finished");
         assert_eq!(shim.answer(new).value(), "new");
         assert_eq!(daemon.wait().code(), Some(0));

@@ -79,7 +79,7 @@ fn a_session_with_all_its_workers_busy_waits_and_others_do_not() {
     let (shim, other) = (Shim::session(daemon.home()), Shim::session(daemon.home()));
     let [first, second] = [(), ()].map(|()| shim.start_call(json!({ "deno_code": SLOW })));
     daemon.wait_for_status("both are there", |status| {
-        status.sessions.iter().any(|session| session.in_flight == 2)
+        status.sessions.iter().any(|session| session.executions == 2)
     });
     assert_eq!(other.call("1").value(), 1);
     let [first, second] = [first, second].map(|id| shim.answer(id));
