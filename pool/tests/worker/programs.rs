@@ -3,13 +3,16 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_jail::cgroup::Delegation;
 use conductor_jail::{Layer, Level, State};
 use conductor_pool::launcher::Unproved;
 use conductor_pool::spawn::Cgroups;
-use conductor_pool::{DenoSpawn, Grants, RunReport, SpawnConfig, SpawnError, Verdict, WorkerSpec};
+use conductor_pool::{
+    DenoSpawn, Grants, RunReport, SpawnConfig, SpawnError, Verdict, WorkerSource as _, WorkerSpec,
+};
 use serde_json::json;
 
 use crate::support::{Bench, config, json as json_of, only};
@@ -140,7 +143,8 @@ async fn a_worker_has_a_control_group_where_that_holds_it_to_something() {
             State::Partial(reason) => !reason.contains("memory and pids"),
             state => state == State::Active,
         };
-        let worker = grouped.bench.boot(spec).await.unwrap();
+        // A template would have proved the jail.
+        let worker = source.boot(Arc::new(spec.clone())).await.unwrap();
         let own = group(worker.identity().pid.to_string());
         assert_eq!(own.contains(&leaf), case != "neither" || limits, "{case}: {own}");
         worker.retire().await;
